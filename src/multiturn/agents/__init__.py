@@ -1,0 +1,1 @@
+"""Agents: whatever answers a conversation with the next turn."""

@@ -1,0 +1,1 @@
+"""Environments: the protocol, the registry and those that ship with multiturn."""

@@ -1,0 +1,102 @@
+"""The errors that multiturn raises on purpose.
+
+Every message says what is wrong, where, and what to do. The command line prints the message alone (no
+traceback) and leaves with the class's exit code::
+
+    MultiturnError                1
+    ├── ConfigError               2   a setting, an option or an argument is not usable
+    ├── DataError                 3   the contents of a file or a dataset are not usable
+    │   └── TemplateError         3   a chat template cannot tell where an assistant turn lies
+    ├── RunStateError             4   a run directory or store belongs to another configuration
+    ├── EnvironmentFaultError          5   an environment crashed, hung or answered nonsense
+    ├── MissingExtraError         6   an optional dependency is not installed
+    └── TrainingError             7   training cannot go on (a non-finite loss, for example)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "EnvironmentFaultError",
+    "MissingExtraError",
+    "MultiturnError",
+    "RunStateError",
+    "TemplateError",
+    "TrainingError",
+]
+
+
+class MultiturnError(Exception):
+    """The root of every error that multiturn raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class ConfigError(MultiturnError):
+    """A setting, a command-line option or an argument is not usable."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class DataError(MultiturnError):
+    """The contents of a file or a dataset are not usable.
+
+    Args:
+        message: What is wrong and what to do.
+        path: The file, when the data came from one.
+        line: The 1-based line in that file.
+    """
+
+    exit_code: ClassVar[int] = 3
+
+    def __init__(self, message: str, *, path: Path | str | None = None, line: int | None = None) -> None:
+        self.path = path
+        self.line = line
+        place = "" if path is None else f"{path}: " if line is None else f"{path}:{line}: "
+        super().__init__(f"{place}{message}")
+
+
+class TemplateError(DataError):
+    """A chat template does not tell exactly where an assistant turn begins and ends."""
+
+
+class RunStateError(MultiturnError):
+    """A run directory or a store was made with another configuration, model or environment."""
+
+    exit_code: ClassVar[int] = 4
+
+
+class EnvironmentFaultError(MultiturnError):
+    """An environment crashed, hung beyond its deadline or answered something unusable."""
+
+    exit_code: ClassVar[int] = 5
+
+
+class MissingExtraError(MultiturnError):
+    """An optional dependency is not installed.
+
+    Args:
+        what: What needed it, for example ``"the scienceworld environment"``.
+        extra: The name of the extra, for example ``"scienceworld"``.
+        missing: The module that could not be imported.
+    """
+
+    exit_code: ClassVar[int] = 6
+
+    def __init__(self, what: str, *, extra: str, missing: str) -> None:
+        super().__init__(
+            f"{what} needs the Python package {missing!r}, which is not installed; "
+            f"run: pip install 'multiturn[{extra}]'"
+        )
+
+
+class TrainingError(MultiturnError):
+    """Training cannot go on: a non-finite loss, nothing left to train on."""
+
+    exit_code: ClassVar[int] = 7

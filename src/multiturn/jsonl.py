@@ -1,0 +1,82 @@
+"""JSONL files of trajectories and preference pairs; every complaint names file and line."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from multiturn.errors import DataError
+from multiturn.trajectory import PreferencePair, Trajectory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+__all__ = ["read_pairs", "read_trajectories", "write_jsonl"]
+
+_Parsed = TypeVar("_Parsed")
+
+
+def read_trajectories(path: Path | str) -> list[Trajectory]:
+    """Read a JSONL file of trajectories.
+
+    Raises:
+        DataError: The file is missing or a line is not a trajectory; the message names file and line.
+    """
+    return [_located(Trajectory.from_json, record, path, line) for line, record in _read_jsonl(Path(path))]
+
+
+def read_pairs(path: Path | str) -> list[PreferencePair]:
+    """Read a JSONL file of preference pairs.
+
+    Raises:
+        DataError: The file is missing or empty, or a line is not a pair; the message names file and line.
+    """
+
+    pairs: list[PreferencePair] = []
+    for line, record in _read_jsonl(Path(path)):
+        parse = functools.partial(PreferencePair.from_json, default_id=f"line-{line}")
+        pairs.append(_located(parse, record, path, line))
+    if not pairs:
+        raise DataError("holds no pairs; there is nothing to train on", path=path)
+    return pairs
+
+
+def write_jsonl(path: Path | str, records: Iterable[Trajectory | PreferencePair]) -> None:
+    """Write records to a JSONL file, all or nothing: a crash leaves the old file or the new one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        for record in records:
+            file.write(json.dumps(record.to_json(), ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _located(parse: Callable[[object], _Parsed], record: object, path: Path | str, line: int) -> _Parsed:
+    """Parse one record; an error learns the file and line it came from."""
+    try:
+        return parse(record)
+    except DataError as error:
+        raise DataError(str(error), path=path, line=line) from None
+
+
+def _read_jsonl(path: Path) -> Iterator[tuple[int, object]]:
+    try:
+        file = path.open(encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror}); check the path", path=path) from None
+    with file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                yield number, json.loads(line)
+            except (json.JSONDecodeError, RecursionError) as error:
+                raise DataError(
+                    f"is not JSON ({error}); fix or delete the line", path=path, line=number
+                ) from None

@@ -1,0 +1,1 @@
+"""Loading models and reading per-turn log-probabilities off them."""

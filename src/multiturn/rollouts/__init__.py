@@ -1,0 +1,1 @@
+"""Running agents in environments and keeping what happened."""
