@@ -15,7 +15,7 @@ traceback) and leaves with the class's exit code::
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,12 +24,15 @@ __all__ = [
     "ConfigError",
     "DataError",
     "EnvironmentFaultError",
+    "FaultKind",
     "MissingExtraError",
     "MultiturnError",
     "RunStateError",
     "TemplateError",
     "TrainingError",
 ]
+
+FaultKind = Literal["crashed", "hung", "raised", "garbage", "oversized"]
 
 
 class MultiturnError(Exception):
@@ -73,9 +76,20 @@ class RunStateError(MultiturnError):
 
 
 class EnvironmentFaultError(MultiturnError):
-    """An environment crashed, hung beyond its deadline or answered something unusable."""
+    """An environment crashed, hung beyond its deadline or answered something unusable.
+
+    Args:
+        message: What happened.
+        kind: ``"crashed"`` (its process or simulator died), ``"hung"`` (no answer before the deadline),
+            ``"raised"`` (an unexpected exception), ``"garbage"`` (an answer that is none) or ``"oversized"``.
+            Faults are counted by it.
+    """
 
     exit_code: ClassVar[int] = 5
+
+    def __init__(self, message: str, *, kind: FaultKind = "raised") -> None:
+        self.kind: FaultKind = kind
+        super().__init__(message)
 
 
 class MissingExtraError(MultiturnError):

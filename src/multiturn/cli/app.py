@@ -1,0 +1,101 @@
+"""The application: its verbs, and how errors reach the user."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+import multiturn
+from multiturn.cli import env, evaluate, pairs, report, rollout, run, sft, train
+from multiturn.errors import MultiturnError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
+
+__all__ = ["app", "run_app"]
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="multiturn",
+    help="Train language agents from preferred and dispreferred multi-turn trajectories.\n\n"
+    "'multiturn run CONFIG' does everything: expert trajectories, SFT, exploration, preference pairs, DMPO "
+    "and DPO, evaluation, report. The other verbs are its stages, one at a time.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("run")(run.run)
+app.command("sft")(sft.sft)
+app.command("rollout")(rollout.rollout)
+app.command("pairs")(pairs.pairs)
+app.command("train")(train.train)
+app.command("evaluate")(evaluate.evaluate)
+app.command("report")(report.report)
+app.add_typer(env.app, name="env")
+
+
+def _show_version(value: bool) -> None:  # noqa: FBT001 - the signature typer calls back
+    if value:
+        typer.echo(f"multiturn {multiturn.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show debugging messages.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    del version  # handled by its callback
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.WARNING,
+        format="%(message)s",
+        handlers=[RichHandler(console=Console(stderr=True), show_time=False, show_path=False)],
+    )
+
+
+class _InterruptedByUser(BaseException):
+    """Ctrl-C. Not KeyboardInterrupt, which typer would turn into an exit code of its own."""
+
+
+def _interrupt(_signal_number: int, _frame: FrameType | None) -> None:
+    raise _InterruptedByUser
+
+
+def run_app(arguments: Sequence[str]) -> int:
+    """Run one verb.
+
+    Args:
+        arguments: The command line without the program's name.
+
+    Returns:
+        The exit code: 0, or that of the error (see `multiturn.errors`).
+    """
+    stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+    previous = signal.signal(signal.SIGINT, _interrupt)
+    try:
+        app(args=list(arguments))
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else 0
+    except MultiturnError as error:
+        stderr.print("error:", style="bold red", end=" ")
+        stderr.print(str(error), markup=False)
+        return error.exit_code
+    except _InterruptedByUser:
+        stderr.print("interrupted; run the same command again to go on from here")
+        return INTERRUPTED
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    return 0

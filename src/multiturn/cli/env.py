@@ -1,0 +1,70 @@
+"""``multiturn env``: what environments there are, and whether one keeps the rules."""
+
+from typing import Annotated, Any
+
+import typer
+
+from multiturn.cli import options
+
+__all__ = ["app"]
+
+app = typer.Typer(help="List environments and check them.", no_args_is_help=True, rich_markup_mode="markdown")
+
+
+@app.command("list")
+def list_environments(
+    name: Annotated[str | None, typer.Argument(help="Show the options of this environment.")] = None,
+) -> None:
+    """Show the environments there are, or the options of one.
+
+    Example: `multiturn env list household`
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from multiturn.envs import registry
+
+    table = Table(box=None, pad_edge=False)
+    if name is None:
+        table.add_column("environment", style="bold", no_wrap=True)
+        table.add_column("what it is")
+        for known, summary in registry.available().items():
+            table.add_row(known, summary)
+    else:
+        for heading in ("option", "type", "default", "what it does"):
+            table.add_column(heading, style="bold" if heading == "option" else None)
+        for option in registry.options_of(name):
+            table.add_row(option.name, option.type, option.default or "required", option.summary)
+    Console().print(table)
+
+
+@app.command("check")
+def check(
+    name: Annotated[str, typer.Argument(help="A registered environment, or module:factory.")],
+    *,
+    split: Annotated[str, typer.Option(help="The split to check.")] = "train",
+    episodes: Annotated[int, typer.Option(min=1, help="Episodes to play.")] = 3,
+    env_options: options.EnvOptions = None,
+    seed: options.Seed = 0,
+) -> None:
+    """Check that an environment keeps the protocol, and measure its speed.
+
+    Leaves with 5 where it does not.
+
+    Example: `multiturn env check household --episodes 5`
+    """
+    from rich.console import Console
+
+    from multiturn.envs.check import check_env
+    from multiturn.envs.registry import make
+    from multiturn.errors import EnvironmentFaultError
+
+    settings: dict[str, Any] = options.environment_settings(name, env_options, None).options
+    env = make(name, **settings)
+    try:
+        report = check_env(env, split=split, episodes=episodes, seed=seed)
+    finally:
+        env.close()
+    Console().print(report.describe(), markup=False)
+    if not report.ok:
+        raise EnvironmentFaultError(f"{name} breaks the environment protocol; see above")

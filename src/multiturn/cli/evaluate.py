@@ -1,0 +1,53 @@
+"""``multiturn evaluate``: a model plays held-out tasks, greedily."""
+
+from typing import Annotated
+
+import typer
+
+from multiturn.cli import options
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    *,
+    model: options.Model,
+    env: options.EnvName,
+    output: options.Output,
+    split: options.Split = "test",
+    tasks: options.TaskCount = None,
+    slots: Annotated[int, typer.Option(min=1, help="Conversations decoded side by side.")] = 16,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens in one turn at most.")] = 64,
+    max_turns: options.TurnLimit = None,
+    env_options: options.EnvOptions = None,
+    chat_template: options.Template = "model",
+    action_format: Annotated[str, typer.Option("--format", help="react or action.")] = "react",
+    instructions: options.Instructions = "environment",
+    seed: options.Seed = 0,
+) -> None:
+    """Evaluate a policy on held-out tasks: average reward, success rate and length, with 95% intervals.
+
+    Every episode is kept in OUTPUT; the same command goes on where a killed one stopped.
+
+    Example: `multiturn evaluate --model dmpo/model --env household --tasks 100 --output dmpo.jsonl`
+    """
+    from multiturn.pipeline import operations
+    from multiturn.pipeline.config import EvaluateSettings
+    from multiturn.pipeline.results import show_evaluation
+    from multiturn.rollouts.store import read_rollouts
+
+    environment = options.environment_settings(env, env_options, max_turns)
+    decoding = options.settings_from(
+        EvaluateSettings, (), {"slots": slots, "max_new_tokens": max_new_tokens, "tasks": tasks}
+    )
+    operations.roll_out(
+        model,
+        environment=environment,
+        prompt=options.prompt_settings(chat_template, action_format, instructions),
+        decoding=decoding,
+        jobs=operations.jobs_for(operations.list_tasks(environment, split, tasks)),
+        path=output,
+        seed=seed,
+        title="evaluate",
+    )
+    show_evaluation(model, read_rollouts(output))

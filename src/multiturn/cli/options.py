@@ -1,0 +1,114 @@
+"""Options that several verbs share."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
+
+import typer
+
+from multiturn.pipeline.config import EnvironmentSettings, PromptSettings, SettingsT
+from multiturn.pipeline.load import parse_override, validated
+
+__all__ = [
+    "EnvName",
+    "EnvOptions",
+    "Format",
+    "Instructions",
+    "Model",
+    "Output",
+    "Overrides",
+    "Precision",
+    "Seed",
+    "Split",
+    "TaskCount",
+    "Template",
+    "TurnLimit",
+    "environment_settings",
+    "prompt_settings",
+    "settings_from",
+]
+
+Overrides: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change one setting, for example `--set sft.epochs=2`. May be given often.",
+    ),
+]
+Model: TypeAlias = Annotated[
+    str, typer.Option("--model", "-m", help="smollm2-135m-instruct, a folder, or a model hub id.")
+]
+Output: TypeAlias = Annotated[Path, typer.Option("--output", "-o", help="Where the result goes.")]
+Seed: TypeAlias = Annotated[int, typer.Option(min=0, help="Seeds sampling, data order and dropout.")]
+Precision: TypeAlias = Annotated[str, typer.Option(help="bf16 (autocast, weights stay float32) or fp32.")]
+EnvName: TypeAlias = Annotated[
+    str, typer.Option("--env", "-e", help="An environment; `multiturn env list` shows them.")
+]
+EnvOptions: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--env-option", metavar="KEY=VALUE", help="An option of the environment. May be given often."
+    ),
+]
+Split: TypeAlias = Annotated[str, typer.Option(help="Which of the environment's task lists.")]
+TaskCount: TypeAlias = Annotated[
+    int | None, typer.Option(min=1, help="Play the first so many tasks; all without it.")
+]
+TurnLimit: TypeAlias = Annotated[
+    int | None,
+    typer.Option(min=1, help="End episodes after so many turns; the environment's own limit without it."),
+]
+Template: TypeAlias = Annotated[
+    str, typer.Option(help="model (the tokenizer's own), compact (few markup tokens), or a Jinja file.")
+]
+Format: TypeAlias = Annotated[
+    str, typer.Option(help="react (Thought and Action) or action (the bare action).")
+]
+Instructions: TypeAlias = Annotated[
+    str, typer.Option(help="environment (what it tells agents), none, or a text of your own.")
+]
+
+
+def settings_from(
+    section: type[SettingsT], overrides: Sequence[str] | None, given: Mapping[str, Any]
+) -> SettingsT:
+    """A section of settings out of ``--set`` texts and explicit options; options that are None are left out.
+
+    Raises:
+        ConfigError: A key is unknown or a value unusable.
+    """
+    content: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    for override in overrides or ():
+        keys, value = parse_override(override)
+        inner = content
+        for key in keys[:-1]:
+            inner = inner.setdefault(key, {})
+        inner[keys[-1]] = value
+    return validated(section, content, where="--set")
+
+
+def environment_settings(
+    name: str, options: Sequence[str] | None, max_turns: int | None
+) -> EnvironmentSettings:
+    """The environment that ``--env`` and ``--env-option`` describe.
+
+    Raises:
+        ConfigError: An option is not of the form key=value.
+    """
+    parsed: dict[str, Any] = {}
+    for option in options or ():
+        keys, value = parse_override(option)
+        parsed[".".join(keys)] = value
+    content = {"name": name, "options": parsed, "max_turns": max_turns}
+    return validated(EnvironmentSettings, content, where="--env")
+
+
+def prompt_settings(template: str, action_format: str, instructions: str) -> PromptSettings:
+    """How conversations are put to the model, from the options of that name.
+
+    Raises:
+        ConfigError: A value is unusable.
+    """
+    content = {"chat_template": template, "format": action_format, "instructions": instructions}
+    return validated(PromptSettings, content, where="--format")

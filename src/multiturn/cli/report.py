@@ -1,0 +1,21 @@
+"""``multiturn report``: a run's report, made again."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["report"]
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="A run's folder, for example runs/quickstart-seed0.")],
+) -> None:
+    """Make the summary and the HTML report of a finished run again, and show the table.
+
+    Example: `multiturn report runs/quickstart-seed0`
+    """
+    from multiturn.pipeline.results import rebuild_report, show_results
+
+    directory = rebuild_report(run)
+    show_results(directory)

@@ -1,0 +1,67 @@
+"""``multiturn rollout``: a model or an expert plays tasks."""
+
+from typing import Annotated
+
+import typer
+
+from multiturn.cli import options
+
+__all__ = ["rollout"]
+
+
+def rollout(
+    *,
+    env: options.EnvName,
+    output: options.Output,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Who plays; the environment's expert without it.")
+    ] = None,
+    split: options.Split = "train",
+    tasks: options.TaskCount = None,
+    samples: Annotated[int, typer.Option(min=1, help="Episodes for each task.")] = 1,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 1.0,
+    top_p: Annotated[float, typer.Option(help="Nucleus sampling, in (0, 1].")] = 1.0,
+    slots: Annotated[int, typer.Option(min=1, help="Conversations decoded side by side.")] = 16,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens in one turn at most.")] = 64,
+    max_turns: options.TurnLimit = None,
+    env_options: options.EnvOptions = None,
+    chat_template: options.Template = "model",
+    action_format: Annotated[str, typer.Option("--format", help="react or action.")] = "react",
+    instructions: options.Instructions = "environment",
+    seed: options.Seed = 0,
+) -> None:
+    """Play tasks and keep every episode in an append-only JSONL file.
+
+    Killed and started again by the same command it plays what is missing. A file never mixes models,
+    environments or settings: another command on the same file is refused.
+
+    Example: `multiturn rollout --env household --model sft/model --tasks 200 --output rollouts.jsonl`
+    """
+    from rich import print as show
+
+    from multiturn.pipeline import operations
+    from multiturn.pipeline.config import ExploreSettings
+
+    environment = options.environment_settings(env, env_options, max_turns)
+    prompt = options.prompt_settings(chat_template, action_format, instructions)
+    jobs = operations.jobs_for(operations.list_tasks(environment, split, tasks), samples=samples)
+    if model is None:
+        report = operations.roll_out_expert(
+            environment=environment, prompt=prompt, jobs=jobs, path=output, title="expert"
+        )
+    else:
+        given = {"slots": slots, "max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
+        decoding = options.settings_from(ExploreSettings, (), given)
+        report = operations.roll_out(
+            model,
+            environment=environment,
+            prompt=prompt,
+            decoding=decoding,
+            jobs=jobs,
+            path=output,
+            seed=seed,
+            title="rollout",
+            temperature=decoding.temperature,
+            top_p=decoding.top_p,
+        )
+    show(f"{output}: {report.describe()}")

@@ -1,0 +1,57 @@
+"""``multiturn sft``: supervised fine-tuning on trajectories."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from multiturn.cli import options
+
+__all__ = ["sft"]
+
+
+def sft(
+    trajectories: Annotated[Path, typer.Argument(help="JSONL of trajectories, or a rollout file.")],
+    *,
+    output: options.Output,
+    model: options.Model = "smollm2-135m-instruct",
+    min_reward: Annotated[float, typer.Option(help="Use trajectories with at least this return.")] = 1.0,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the data.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="The peak learning rate.")] = None,
+    chat_template: options.Template = "model",
+    precision: options.Precision = "bf16",
+    seed: options.Seed = 0,
+    overrides: options.Overrides = None,
+) -> None:
+    """Fine-tune a model on demonstrations: every assistant turn is learned, nothing else.
+
+    The trained model ends up in OUTPUT/model and loads in plain transformers. Killed and started again, the
+    training goes on from its last checkpoint. `--set` takes every training setting: batch_size,
+    micro_batch_size, schedule, warmup, lora.rank, max_length, overlong, ...
+
+    Example: `multiturn sft expert.jsonl --output sft --epochs 2 --set lora.rank=16`
+    """
+    from rich import print as show
+
+    from multiturn.errors import DataError
+    from multiturn.pipeline.config import SftSettings
+    from multiturn.pipeline.trainings import train_on_demonstrations
+    from multiturn.rollouts.store import read_rollouts
+
+    settings = options.settings_from(
+        SftSettings, overrides, {"epochs": epochs, "learning_rate": learning_rate}
+    )
+    read = read_rollouts(trajectories)
+    good = [trajectory for trajectory in read if trajectory.reward is None or trajectory.reward >= min_reward]
+    if not good:
+        raise DataError(f"none of {len(read)} trajectories has a return of {min_reward}", path=trajectories)
+    train_on_demonstrations(
+        model,
+        good[: settings.tasks],
+        settings=settings,
+        prompt=options.prompt_settings(chat_template, "react", "none"),
+        precision=precision,
+        seed=seed,
+        output=output,
+    )
+    show(f"model: {output / 'model'}")

@@ -1,0 +1,59 @@
+"""``multiturn train``: preference training on pairs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from multiturn.cli import options
+
+__all__ = ["train"]
+
+
+def train(
+    pairs: Annotated[Path, typer.Argument(help="JSONL of pairs with prompt, chosen and rejected messages.")],
+    *,
+    model: options.Model,
+    output: options.Output,
+    objective: Annotated[
+        str, typer.Option(help="dmpo (turn weights phi) or dpo (every turn counts alike).")
+    ] = "dmpo",
+    beta: Annotated[float | None, typer.Option(help="Strength of the constraint to the reference.")] = None,
+    gamma: Annotated[float | None, typer.Option(help="Discount of a turn in [0, 1], for dmpo.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the data.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="The peak learning rate.")] = None,
+    chat_template: options.Template = "model",
+    precision: options.Precision = "bf16",
+    seed: options.Seed = 0,
+    overrides: options.Overrides = None,
+) -> None:
+    """Train a policy on preference pairs; the model it starts from is the frozen reference.
+
+    The trained model ends up in OUTPUT/model. Watch `logratios/chosen`: where it falls far below zero the
+    policy forgets what it should prefer, and a warning says so; lower the learning rate then.
+
+    Example: `multiturn train pairs.jsonl --model sft/model --output dmpo --gamma 0.7 --beta 0.1`
+    """
+    from rich import print as show
+
+    from multiturn.jsonl import read_pairs
+    from multiturn.pipeline.config import PreferenceSettings
+    from multiturn.pipeline.trainings import train_on_pairs
+
+    given = {
+        "objective": objective,
+        "beta": beta,
+        "gamma": gamma,
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+    }
+    train_on_pairs(
+        model,
+        read_pairs(pairs),
+        settings=options.settings_from(PreferenceSettings, overrides, given),
+        prompt=options.prompt_settings(chat_template, "react", "none"),
+        precision=precision,
+        seed=seed,
+        output=output,
+    )
+    show(f"model: {output / 'model'}")

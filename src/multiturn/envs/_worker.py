@@ -1,0 +1,93 @@
+"""The process of an isolated environment: reads calls from stdin, answers on stdout, dies with its parent.
+
+Whatever the environment itself prints goes to stderr, of which the parent keeps the last lines for its error
+messages. The process leads its own group, so that killing the group takes along whatever the environment has
+started: a Java machine, for example.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING, BinaryIO, NoReturn
+
+from multiturn.envs import _wire, registry
+
+if TYPE_CHECKING:
+    from multiturn.envs.base import Environment
+
+__all__ = ["main"]
+
+_GRACE_SECONDS = 2.0
+
+
+def main() -> None:
+    """Serve one environment until the parent says ``close`` or is gone."""
+    calls, answers = _take_over_standard_streams()
+    setup = _wire.load(calls.readline())
+    requests: queue.SimpleQueue[dict[str, object] | None] = queue.SimpleQueue()
+    threading.Thread(target=_read_calls, args=(calls, requests), daemon=True).start()
+    try:
+        env = registry.make(setup["target"], **setup["options"])
+        hello = _wire.facts_of(env)
+        line = _wire.dump({field: getattr(hello, field) for field in hello.__slots__})
+    except Exception as error:  # noqa: BLE001 - whatever it is, the parent must hear of it
+        _send(answers, _wire.dump(_wire.encode_error(error)))
+        return
+    _send(answers, line)
+    try:
+        while (request := requests.get()) is not None:
+            _send(answers, _answer(env, str(request["call"]), str(request["argument"])))
+    finally:
+        env.close()
+    _end_group()
+
+
+def _answer(env: Environment, call: str, argument: str) -> bytes:
+    try:
+        if call == "tasks":
+            return _wire.dump({"tasks": _wire.encode_tasks(env.tasks(argument))})
+        return _wire.dump(_wire.encode_answer(_wire.answer_call(env, call, argument)))
+    except Exception as error:  # noqa: BLE001 - whatever it is, the parent must hear of it
+        return _wire.dump(_wire.encode_error(error))
+
+
+def _take_over_standard_streams() -> tuple[BinaryIO, BinaryIO]:
+    """Keep stdin and stdout for the protocol; the environment gets nothing and stderr."""
+    calls, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    return calls, answers
+
+
+def _read_calls(calls: BinaryIO, requests: queue.SimpleQueue[dict[str, object] | None]) -> None:
+    for line in calls:
+        request = _wire.load(line)
+        if request["call"] == "close":
+            break
+        requests.put(request)
+    # The parent wants us gone, or is gone itself. The environment may be hanging in a call: give it a moment
+    # to be closed properly, then take the whole group down.
+    requests.put(None)
+    time.sleep(_GRACE_SECONDS)
+    _end_group()
+
+
+def _end_group() -> NoReturn:
+    """End this process and all that the environment has started, which no parent may be there to do."""
+    if os.name == "posix" and os.getpgrp() == os.getpid():
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+    os._exit(1)
+
+
+def _send(answers: BinaryIO, line: bytes) -> None:
+    try:
+        answers.write(line)
+        answers.flush()
+    except BrokenPipeError:
+        _end_group()

@@ -1,0 +1,9 @@
+"""ScienceWorld (Wang et al., EMNLP 2022): elementary-school science in a simulated house.
+
+The simulator is the real one, from the package ``scienceworld`` on PyPI; it runs in Java.
+"""
+
+from multiturn.envs.scienceworld.environment import ScienceWorld, scienceworld
+from multiturn.envs.scienceworld.tasks import TASK_TYPES, TURN_LIMITS, task_type_name
+
+__all__ = ["TASK_TYPES", "TURN_LIMITS", "ScienceWorld", "scienceworld", "task_type_name"]

@@ -1,0 +1,211 @@
+"""Slots: places where episodes are played, one call at a time, in this process or in one of their own.
+
+A rollout starts a call on many slots and polls them, so that nothing waits for the slowest. A slot survives
+its environment: after any fault the environment is made anew, and the slot is ready for the next ``reset``.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+from multiturn.envs import _wire, registry
+from multiturn.envs._process import ANSWERED
+from multiturn.envs._wire import EnvironmentFacts, SlotAnswer
+from multiturn.envs.isolation import ProcessSlot, require_idle, require_open, same_facts
+from multiturn.errors import ConfigError, EnvironmentFaultError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from multiturn.envs.base import Environment, Task
+
+__all__ = [
+    "Call",
+    "EnvironmentFacts",
+    "EnvironmentSlot",
+    "LocalSlot",
+    "ProcessSlot",
+    "SlotAnswer",
+    "make_slots",
+    "wait_any",
+]
+
+Call = Literal["reset", "step", "expert"]
+
+
+@runtime_checkable
+class EnvironmentSlot(Protocol):
+    """A place where episodes are played, one call at a time."""
+
+    @property
+    def facts(self) -> EnvironmentFacts:
+        """What the environment is. Waits for the environment to be made.
+
+        Raises:
+            EnvironmentFaultError: It could not be made.
+        """
+        ...
+
+    def tasks(self, split: str) -> list[Task]:
+        """The tasks of a split; waits for the answer.
+
+        Raises:
+            ConfigError: There is no such split.
+            EnvironmentFaultError: The environment failed.
+        """
+        ...
+
+    def start(self, call: Call, argument: str = "") -> None:
+        """Start a call; its answer comes from `poll`.
+
+        Args:
+            call: What to call.
+            argument: The task's id for ``reset``, the action for ``step``, nothing for ``expert``.
+
+        Raises:
+            RuntimeError: The answer to the previous call has not been fetched.
+        """
+        ...
+
+    def poll(self, timeout: float = 0.0) -> SlotAnswer | None:
+        """The answer to the call that was started; None while it is not ready.
+
+        Args:
+            timeout: Seconds to wait for it.
+
+        Raises:
+            EnvironmentFaultError: The environment crashed, hung, raised or answered nonsense. It has been
+                replaced: the episode is lost, the slot is ready for another ``reset``.
+            ConfigError: The environment says that the argument is a mistake, an unknown task for example.
+            RuntimeError: No call was started.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free what the slot holds. May be called twice."""
+        ...
+
+
+class LocalSlot:
+    """A slot whose environment lives in this process; a call is executed when it is polled.
+
+    There is no deadline: an environment that may hang belongs into a `ProcessSlot`.
+
+    Args:
+        factory: Makes the environment.
+    """
+
+    def __init__(self, factory: Callable[[], Environment]) -> None:
+        self._factory = factory
+        self._env: Environment | None = None
+        self._facts: EnvironmentFacts | None = None
+        self._open: tuple[str, str] | None = None
+        self._closed = False
+
+    @property
+    def facts(self) -> EnvironmentFacts:
+        """What the environment is."""
+        if self._facts is None:
+            self._facts = _wire.facts_of(self._environment())
+        return self._facts
+
+    def tasks(self, split: str) -> list[Task]:
+        """The tasks of a split."""
+        return _wire.decode_tasks(_wire.encode_tasks(self._environment().tasks(split)))
+
+    def start(self, call: Call, argument: str = "") -> None:
+        """Note the call; it is executed by `poll`."""
+        require_idle(self._open, closed=self._closed)
+        self._open = (call, argument)
+
+    def poll(self, timeout: float = 0.0) -> SlotAnswer | None:  # noqa: ARG002 - the protocol's signature
+        """Execute the call that was started."""
+        call, argument = require_open(self._open)
+        self._open = None
+        try:
+            return _wire.answer_call(self._environment(), call, argument)
+        except EnvironmentFaultError as fault:
+            self._discard()
+            name = self._facts.name if self._facts else "being made"
+            what = _wire.describe_call(call, argument)
+            raise EnvironmentFaultError(f"environment {name!r}, {what}: {fault}", kind=fault.kind) from fault
+
+    def close(self) -> None:
+        """Close the environment."""
+        self._closed = True
+        self._discard()
+
+    def _environment(self) -> Environment:
+        if self._env is None:
+            self._env = self._factory()
+            self._facts = same_facts(self._facts, _wire.facts_of(self._env))
+        return self._env
+
+    def _discard(self) -> None:
+        env, self._env = self._env, None
+        if env is None:
+            return
+        try:
+            env.close()
+        except Exception as error:
+            # A broken environment may fail to close as well; only a wanted close is worth an error.
+            if self._closed:
+                raise EnvironmentFaultError(f"close() raised {type(error).__name__}: {error}") from error
+
+
+def make_slots(
+    name: str,
+    options: Mapping[str, object],
+    count: int,
+    *,
+    isolate: bool | None = None,
+    deadline: float = 60.0,
+) -> list[EnvironmentSlot]:
+    """Open slots for an environment. Isolated ones are all started at once and made side by side.
+
+    Args:
+        name: A registered environment, or ``module:factory``.
+        options: The options of its factory.
+        count: How many slots.
+        isolate: Whether each environment lives in a process of its own; None leaves it to the registry.
+        deadline: Seconds that a call to an isolated environment may take.
+
+    Raises:
+        ConfigError: There is no such environment or option, or it cannot be isolated.
+    """
+    if count < 1:
+        raise ConfigError(f"{count} slots make no rollout; at least one is needed")
+    entry = registry.find(name)
+    registry.check_options(name, options)
+    if isolate if isolate is not None else entry.isolated():
+        target = entry.importable()
+        return [ProcessSlot(target, options, deadline=deadline) for _ in range(count)]
+    return [LocalSlot(partial(registry.make, name, **options)) for _ in range(count)]
+
+
+def wait_any(slots: Iterable[EnvironmentSlot], timeout: float) -> bool:
+    """Wait until `poll` of one of the slots would not return None.
+
+    Args:
+        slots: Slots with an open call.
+        timeout: Seconds to wait at most.
+
+    Returns:
+        Whether there is such a slot. Slots of other kinds than `ProcessSlot` always count as such.
+    """
+    until = time.monotonic() + timeout
+    watched = list(slots)
+
+    def ready() -> bool:
+        return any(not isinstance(slot, ProcessSlot) or slot.ready for slot in watched)
+
+    with ANSWERED:
+        while not ready():
+            left = until - time.monotonic()
+            if left <= 0.0:
+                return False
+            # Deadlines pass without notice, so look again from time to time.
+            ANSWERED.wait(min(left, 0.5))
+    return True

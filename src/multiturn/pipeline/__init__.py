@@ -1,0 +1,1 @@
+"""The stages of one run, its configuration, its directory and its manifest."""

@@ -1,0 +1,272 @@
+"""The configuration of a run: what a YAML file may say, and what every key means.
+
+Unknown keys are errors that suggest the nearest known one. `load_config` merges a file with ``--set a.b=c``
+overrides; everything below `Config` is plain validated data.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = [
+    "SFT",
+    "Config",
+    "EnvironmentSettings",
+    "EvaluateSettings",
+    "ExpertSettings",
+    "ExploreSettings",
+    "LoraSettings",
+    "PairsSettings",
+    "PreferenceSettings",
+    "PromptSettings",
+    "SftSettings",
+    "TrainSettings",
+]
+
+SFT = "sft"
+"""What the policy that every method starts from is called in results."""
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+SettingsT = TypeVar("SettingsT", bound=_Section)
+"""Any of the sections below."""
+
+
+class EnvironmentSettings(_Section):
+    """Where the agent acts.
+
+    Attributes:
+        name: A registered environment, or ``module:factory``.
+        options: Passed to the environment's factory; ``multiturn env list NAME`` shows them.
+        train_split: The split for expert trajectories and exploration.
+        test_splits: The held-out splits that are evaluated, each on its own.
+        max_turns: Ends an episode after so many turns; null takes the environment's own limit.
+        workers: How many environments run side by side where they need processes of their own; null takes
+            one for each decoding slot, at most the number of cores.
+        deadline: Seconds after which a call to an isolated environment counts as hung.
+    """
+
+    name: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    train_split: str = "train"
+    test_splits: tuple[str, ...] = ("test",)
+    max_turns: Count | None = None
+    workers: Count | None = None
+    deadline: Positive = 60.0
+
+
+class PromptSettings(_Section):
+    """How conversations are put to the model.
+
+    Attributes:
+        chat_template: ``model`` (the tokenizer's own), ``compact`` (few markup tokens), or a Jinja file.
+        format: ``react`` (Thought and Action) or ``action`` (the bare action).
+        instructions: ``environment`` (what the environment tells agents), ``none``, or a text of your own.
+    """
+
+    chat_template: str = "model"
+    format: Literal["react", "action"] = "react"
+    instructions: str = "environment"
+
+
+class LoraSettings(_Section):
+    """Low-rank adapters instead of full fine-tuning.
+
+    Attributes:
+        rank: The adapters' rank.
+        alpha: Their scale; null takes twice the rank.
+        dropout: Dropout on the adapters' input.
+        targets: Module names, or ``all-linear``.
+    """
+
+    rank: Count = 16
+    alpha: Count | None = None
+    dropout: Fraction = 0.0
+    targets: str | tuple[str, ...] = "all-linear"
+
+
+class TrainSettings(_Section):
+    """What SFT and preference training have in common.
+
+    Attributes:
+        learning_rate: The peak learning rate.
+        epochs: Passes over the data; fractions are allowed.
+        batch_size: Rows (trajectories or pairs) to an optimizer step.
+        micro_batch_size: Rows to a forward pass; null takes the whole batch.
+        schedule: A transformers learning-rate schedule.
+        warmup: The fraction of steps spent warming up.
+        weight_decay: AdamW's weight decay.
+        max_grad_norm: Gradients are clipped to this norm.
+        max_length: Tokens in a conversation at most; null sets no limit.
+        overlong: What happens to longer ones.
+        lora: Adapters, or null for full fine-tuning.
+        gradient_checkpointing: Trades time for memory.
+        checkpoints: How many checkpoints are spread over a training, so that a killed one loses little.
+    """
+
+    learning_rate: Positive
+    epochs: Positive = 3.0
+    batch_size: Count = 32
+    micro_batch_size: Count | None = None
+    schedule: str = "cosine"
+    warmup: Fraction = 0.03
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    max_grad_norm: Positive = 1.0
+    max_length: Count | None = None
+    overlong: Literal["error", "drop", "cut"] = "error"
+    lora: LoraSettings | None = None
+    gradient_checkpointing: bool = False
+    checkpoints: Annotated[int, Field(ge=0)] = 4
+
+
+class SftSettings(TrainSettings):
+    """Supervised fine-tuning on expert trajectories.
+
+    Attributes:
+        tasks: How many of the expert's successful trajectories to use; null takes all.
+    """
+
+    learning_rate: Positive = 1e-5
+    batch_size: Count = 64
+    tasks: Count | None = None
+
+
+class PreferenceSettings(TrainSettings):
+    """Preference training, common to all methods; a method may override any of it.
+
+    Attributes:
+        objective: ``dmpo`` (turn weights phi) or ``dpo`` (uniform turn weights).
+        beta: The strength of the constraint to the reference.
+        gamma: The discount of a turn, for ``dmpo``.
+    """
+
+    learning_rate: Positive = 1e-6
+    schedule: str = "constant_with_warmup"
+    warmup: Fraction = 0.1
+    objective: Literal["dmpo", "dpo"] = "dmpo"
+    beta: Positive = 0.1
+    gamma: Fraction = 0.7
+
+
+class ExpertSettings(_Section):
+    """Expert trajectories.
+
+    Attributes:
+        tasks: How many training tasks the expert plays; null takes the whole split.
+        min_reward: Trajectories below this return are not used as demonstrations.
+    """
+
+    tasks: Count | None = None
+    min_reward: Fraction = 1.0
+
+
+class DecodingSettings(_Section):
+    """How a local model answers.
+
+    Attributes:
+        slots: Conversations decoded side by side.
+        max_new_tokens: Tokens in one turn at most.
+        max_context: Tokens in a conversation at most; null takes the model's own limit.
+    """
+
+    slots: Count = 16
+    max_new_tokens: Count = 64
+    max_context: Count | None = None
+
+
+class ExploreSettings(DecodingSettings):
+    """Exploration of training tasks by the SFT policy.
+
+    Attributes:
+        tasks: How many of the expert's tasks to explore; null takes all.
+        skip: How many of them to leave out at the front, for example those that SFT has seen.
+        samples: Rollouts for each task.
+        temperature: The sampling temperature; 0 is greedy.
+        top_p: Nucleus sampling.
+    """
+
+    tasks: Count | None = None
+    skip: Annotated[int, Field(ge=0)] = 0
+    samples: Count = 1
+    temperature: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 1.0
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+
+
+class PairsSettings(_Section):
+    """Preference pairs.
+
+    Attributes:
+        min_gap: The least difference of returns within a pair.
+        max_pairs_per_task: More pairs of one task than this are dropped; null keeps all.
+        noise: ``keep`` or ``drop`` dispreferred trajectories with repeated actions or meaningless text.
+    """
+
+    min_gap: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    max_pairs_per_task: Count | None = None
+    noise: Literal["keep", "drop"] = "keep"
+
+
+class EvaluateSettings(DecodingSettings):
+    """Evaluation on held-out tasks, greedy.
+
+    Attributes:
+        tasks: How many tasks of each test split; null takes all.
+    """
+
+    tasks: Count | None = None
+
+
+class Config(_Section):
+    """A whole run.
+
+    Attributes:
+        name: What the run is called in reports.
+        output: The run's directory; null takes ``runs/<name>-seed<seed>``.
+        seed: Seeds data order, sampling and training. The tasks themselves depend on the environment's own
+            options only.
+        model: ``smollm2-135m-instruct``, a path, a hub id, or ``{scratch: {...}}`` for tests.
+        precision: ``bf16`` (autocast; weights stay float32) or ``fp32``.
+        environment: Where the agent acts.
+        prompt: How conversations are put to the model.
+        expert: Expert trajectories.
+        sft: Supervised fine-tuning.
+        explore: Exploration by the SFT policy.
+        pairs: Preference pairs.
+        preference: Preference training, common to all methods.
+        methods: The methods compared, by name: what differs from ``preference`` for each.
+        evaluate: Evaluation.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    output: str | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+    model: str | dict[str, Any] = "smollm2-135m-instruct"
+    precision: Literal["bf16", "fp32"] = "bf16"
+    environment: EnvironmentSettings
+    prompt: PromptSettings = PromptSettings()
+    expert: ExpertSettings = ExpertSettings()
+    sft: SftSettings = SftSettings()
+    explore: ExploreSettings = ExploreSettings()
+    pairs: PairsSettings = PairsSettings()
+    preference: PreferenceSettings = PreferenceSettings()
+    methods: dict[str, dict[str, Any]] = Field(
+        default_factory=lambda: {"dmpo": {"objective": "dmpo"}, "dpo": {"objective": "dpo"}}, min_length=1
+    )
+    evaluate: EvaluateSettings = EvaluateSettings()
+
+    def method(self, name: str) -> PreferenceSettings:
+        """The full settings of one method: ``preference`` with the method's own overrides.
+
+        Raises:
+            pydantic.ValidationError: An override is unknown or unusable; `load_config` reports it.
+        """
+        return PreferenceSettings.model_validate(self.preference.model_dump() | self.methods[name])

@@ -1,0 +1,141 @@
+"""From a YAML file and ``--set`` overrides to a `Config`, with errors that say where and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from multiturn.errors import ConfigError
+from multiturn.pipeline.config import SFT, Config, PreferenceSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from multiturn.pipeline.config import SettingsT
+
+__all__ = ["load_config", "parse_override", "validated"]
+
+
+def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
+    """Read a run's configuration.
+
+    Args:
+        path: The YAML file.
+        overrides: Texts like ``"sft.epochs=2"``; values are read as YAML. Later ones win.
+
+    Raises:
+        ConfigError: The file cannot be read, is not YAML, or says something unusable.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark is not None else str(path)
+        raise ConfigError(f"{where}: is not YAML ({getattr(error, 'problem', error)})") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: must be a mapping of settings, not {type(content).__name__}")
+    for override in overrides:
+        keys, value = parse_override(override)
+        _assign(content, keys, value, override)
+    config = validated(Config, content, where=str(path))
+    problems = list(_method_problems(config))
+    if problems:
+        raise ConfigError("\n".join(f"{path}: {problem}" for problem in problems))
+    return config
+
+
+def validated(section: type[SettingsT], content: Mapping[str, Any], *, where: str) -> SettingsT:
+    """Plain data as settings.
+
+    Args:
+        section: The settings' class.
+        content: The data.
+        where: Where it came from, for error messages.
+
+    Raises:
+        ConfigError: A key is unknown or a value unusable; one line for each.
+    """
+    try:
+        return section.model_validate(content)
+    except ValidationError as error:
+        problems = [_explain(problem, (), section) for problem in error.errors()]
+        raise ConfigError("\n".join(f"{where}: {problem}" for problem in problems)) from None
+
+
+def _method_problems(config: Config) -> Iterator[str]:
+    for name in config.methods:
+        if name == SFT:
+            yield f"methods.{name}: this name belongs to the policy that all methods start from; take another"
+            continue
+        try:
+            config.method(name)
+        except ValidationError as error:
+            for problem in error.errors():
+                yield _explain(problem, ("methods", name), PreferenceSettings)
+
+
+def parse_override(override: str) -> tuple[list[str], Any]:
+    """Split ``"a.b=c"`` into its keys and its value, read as YAML.
+
+    Raises:
+        ConfigError: There is no ``=``, a key is empty, or the value is not YAML.
+    """
+    name, equals, value = override.partition("=")
+    keys = [key.strip() for key in name.split(".")]
+    if not equals or not all(keys):
+        raise ConfigError(f"--set {override!r}: write it as key=value or section.key=value")
+    try:
+        return keys, yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {override!r}: the value is not YAML; quote it") from None
+
+
+def _assign(content: dict[str, Any], keys: list[str], value: Any, override: str) -> None:
+    for key in keys[:-1]:
+        inner = content.setdefault(key, {})
+        if inner is None:
+            inner = content[key] = {}
+        if not isinstance(inner, dict):
+            raise ConfigError(f"--set {override!r}: {key!r} is not a section")
+        content = inner
+    content[keys[-1]] = value
+
+
+def _explain(problem: Mapping[str, Any], prefix: tuple[str, ...], section: type[BaseModel]) -> str:
+    """One pydantic problem as a sentence: where, what, and what to do."""
+    location = [str(part) for part in problem["loc"] if part not in {"str", "dict[str,any]"}]
+    where = ".".join([*prefix, *location]) or "the configuration"
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(section, location[:-1])
+        close = difflib.get_close_matches(location[-1], known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(sorted(known))}"
+        return f"{where}: unknown key; {hint}"
+    if problem["type"] == "missing":
+        return f"{where}: is required"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    given = problem.get("input")
+    shown = f" (got {given!r})" if isinstance(given, str | int | float) else ""
+    return f"{where}: {message[:1].lower()}{message[1:]}{shown}"
+
+
+def _known_keys(section: type[BaseModel], location: Sequence[str]) -> list[str]:
+    """The keys known at ``location`` below ``section``."""
+    for key in location:
+        field = section.model_fields.get(key)
+        if field is None:
+            return []
+        candidates = [field.annotation, *get_args(field.annotation)]
+        inner = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+        if inner is None:
+            return []
+        section = inner
+    return list(section.model_fields)

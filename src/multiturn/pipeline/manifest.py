@@ -1,0 +1,174 @@
+"""A run's manifest: its configuration, versions and finished stages, in one file never half written."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from multiturn.errors import RunStateError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+__all__ = ["Manifest", "peak_memory_mib", "write_json"]
+
+_PACKAGES = (
+    "multiturn",
+    "torch",
+    "transformers",
+    "accelerate",
+    "peft",
+    "tokenizers",
+    "numpy",
+    "scienceworld",
+)
+_SCHEMA = 1
+
+
+@dataclasses.dataclass
+class Manifest:
+    """What a run directory knows of its own making.
+
+    Attributes:
+        path: The manifest's file.
+        config: The resolved configuration.
+        versions: Versions of Python and of the packages that matter, and the platform.
+        git_commit: The commit of the code, with ``+changes`` where the checkout was modified; None
+            outside git.
+        created: When the run began, UTC.
+        stages: For each finished stage its ``seconds``, ``peak_memory_mib``, ``finished`` and ``result``.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    versions: dict[str, str]
+    git_commit: str | None
+    created: str
+    stages: dict[str, dict[str, Any]]
+
+    @classmethod
+    def open(cls, path: Path, config: Mapping[str, Any]) -> Manifest:
+        """Open the manifest of a run directory, or begin one.
+
+        Args:
+            path: The manifest's file; its folder is made.
+            config: The resolved configuration, JSON-able.
+
+        Raises:
+            RunStateError: The directory holds a run of another configuration; the message shows each
+                difference.
+        """
+        if not path.exists():
+            manifest = cls(path, dict(config), _versions(), _git_commit(), _now(), {})
+            manifest.save()
+            return manifest
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record.get("schema") != _SCHEMA:
+            raise RunStateError(
+                f"{path}: was written by another version of multiturn; use another output folder"
+            )
+        differences = list(_differences(record["config"], config))
+        if differences:
+            shown = "\n".join(f"  {line}" for line in differences)
+            raise RunStateError(
+                f"{path.parent}: holds a run of another configuration:\n{shown}\n"
+                "continue it with its own configuration, or give this one another folder (--set output=...)"
+            )
+        fields = {key: record[key] for key in ("config", "versions", "git_commit", "created", "stages")}
+        return cls(path=path, **fields)
+
+    def save(self) -> None:
+        """Write the manifest, all or nothing."""
+        record = {"schema": _SCHEMA} | {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name != "path"
+        }
+        write_json(self.path, record)
+
+    def finish(self, stage: str, *, seconds: float, result: Mapping[str, Any]) -> None:
+        """Note that a stage is done.
+
+        Args:
+            stage: Its name.
+            seconds: Wall-clock seconds it took in this process (work of killed attempts is not in it).
+            result: What later stages and the report want to know of it, JSON-able.
+        """
+        self.stages[stage] = {
+            "seconds": round(seconds, 2),
+            "peak_memory_mib": peak_memory_mib(),
+            "finished": _now(),
+            "result": dict(result),
+        }
+        self.save()
+
+
+def peak_memory_mib() -> int:
+    """The most memory this process, or one of its finished children, has held at once, in MiB."""
+    unit = 1024 if sys.platform != "darwin" else 1024 * 1024
+    usage = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return int(usage // unit)
+
+
+def write_json(path: Path, record: Mapping[str, Any]) -> None:
+    """Write a JSON file, all or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        json.dump(record, file, indent=1, ensure_ascii=False)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _differences(old: Any, new: Any, where: str = "") -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*old, *(key for key in new if key not in old)]:
+            inner = f"{where}.{key}" if where else str(key)
+            yield from _differences(old.get(key), new.get(key), inner)
+    elif old != new:
+        yield f"{where}: {old!r} there, {new!r} now"
+
+
+def _now() -> str:
+    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout this code runs from, or None where it runs from an installed package."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(  # noqa: S603 - fixed program and arguments, no shell
+            ["git", *arguments],  # noqa: S607 - whichever git the user has
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        ).stdout.strip()
+
+    try:
+        if git("ls-files", "--error-unmatch", Path(__file__).name):
+            return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.SubprocessError):
+        pass
+    return None

@@ -1,0 +1,145 @@
+"""What a stage does, apart from which run it belongs to: the same code serves `run` and the single verbs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING, Any
+
+from multiturn.agents.formats import action_format
+from multiturn.agents.local import LocalAgent
+from multiturn.envs.slots import make_slots
+from multiturn.errors import ConfigError
+from multiturn.models.load import Policy, load_policy
+from multiturn.models.scratch import scratch_policy
+from multiturn.rollouts.collect import CollectReport, CollectSettings, collect
+from multiturn.rollouts.expert import collect_expert
+from multiturn.rollouts.jobs import Job
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from multiturn.envs.base import Task
+    from multiturn.envs.slots import EnvironmentSlot
+    from multiturn.pipeline.config import DecodingSettings, EnvironmentSettings, PromptSettings
+
+__all__ = ["jobs_for", "list_tasks", "load_model", "roll_out", "roll_out_expert"]
+
+
+def load_model(spec: str | Mapping[str, Any]) -> Policy:
+    """Load a model as configurations name it.
+
+    Args:
+        spec: A name, path or hub id, or ``{"scratch": {...}}`` for a tiny random model.
+
+    Raises:
+        ConfigError: The model cannot be found, or the mapping is not a ``scratch`` one.
+    """
+    if isinstance(spec, str):
+        return load_policy(spec)
+    if set(spec) != {"scratch"} or not isinstance(spec["scratch"], dict):
+        raise ConfigError(f"model: {dict(spec)!r} is neither a name nor {{scratch: {{...}}}}")
+    return scratch_policy(**spec["scratch"])
+
+
+def list_tasks(environment: EnvironmentSettings, split: str, count: int | None) -> list[Task]:
+    """The first ``count`` tasks of a split.
+
+    Raises:
+        ConfigError: The split has fewer tasks, or there is no such split.
+    """
+    with _slots(environment, 1) as (slot,):
+        tasks = slot.tasks(split)
+    if count is not None and count > len(tasks):
+        raise ConfigError(
+            f"{count} tasks asked for, but split {split!r} of {environment.name} has {len(tasks)}; "
+            "lower the number or enlarge the split"
+        )
+    return tasks[:count]
+
+
+def jobs_for(tasks: Sequence[Task], *, samples: int = 1) -> list[Job]:
+    """One job for each task and sample, the first samples of all tasks first."""
+    return [
+        Job(task_id=task.id, task_type=task.type, split=task.split, sample=sample)
+        for sample in range(samples)
+        for task in tasks
+    ]
+
+
+def roll_out(
+    model: Path | str,
+    *,
+    environment: EnvironmentSettings,
+    prompt: PromptSettings,
+    decoding: DecodingSettings,
+    jobs: Sequence[Job],
+    path: Path,
+    seed: int,
+    title: str,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+) -> CollectReport:
+    """Let a model act; episodes already in the file are kept and not played again.
+
+    Args:
+        model: The model's folder or name.
+        environment: Where it acts.
+        prompt: How conversations are put to it.
+        decoding: How it answers.
+        jobs: What it shall play.
+        path: The JSONL file of episodes.
+        seed: Seeds the sampling.
+        title: What the progress bar says.
+        temperature: 0 is greedy.
+        top_p: Nucleus sampling.
+
+    Raises:
+        RunStateError: The file holds episodes of another model, environment or setting.
+    """
+    policy = load_policy(str(model))
+    agent = LocalAgent(
+        policy,
+        capacity=min(decoding.slots, max(1, len(jobs))),
+        max_new_tokens=decoding.max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        chat_template=prompt.chat_template,
+        max_context=decoding.max_context,
+    )
+    with contextlib.closing(agent), _slots(environment, min(agent.capacity, len(jobs))) as slots:
+        return collect(agent, slots, jobs, path, _collect_settings(environment, prompt, seed), title=title)
+
+
+def roll_out_expert(
+    *,
+    environment: EnvironmentSettings,
+    prompt: PromptSettings,
+    jobs: Sequence[Job],
+    path: Path,
+    title: str,
+) -> CollectReport:
+    """Let the environment's expert act; episodes already in the file are kept and not played again."""
+    with _slots(environment, os.cpu_count() or 1) as slots:
+        return collect_expert(slots, jobs, path, _collect_settings(environment, prompt, 0), title=title)
+
+
+@contextlib.contextmanager
+def _slots(environment: EnvironmentSettings, wanted: int) -> Iterator[list[EnvironmentSlot]]:
+    count = max(1, min(wanted, environment.workers or wanted))
+    slots = make_slots(environment.name, environment.options, count, deadline=environment.deadline)
+    try:
+        yield slots
+    finally:
+        for slot in slots:
+            slot.close()
+
+
+def _collect_settings(environment: EnvironmentSettings, prompt: PromptSettings, seed: int) -> CollectSettings:
+    return CollectSettings(
+        format=action_format(prompt.format),
+        max_turns=environment.max_turns,
+        instructions=prompt.instructions,
+        seed=seed,
+    )

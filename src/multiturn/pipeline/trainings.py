@@ -1,0 +1,139 @@
+"""Trainings as a run's settings describe them."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from multiturn.errors import ConfigError
+from multiturn.pipeline.operations import load_model
+from multiturn.training.config import DMPOConfig, SFTConfig
+from multiturn.training.preference import train_preference
+from multiturn.training.sft import train_sft
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from multiturn.pipeline.config import (
+        LoraSettings,
+        PreferenceSettings,
+        PromptSettings,
+        SftSettings,
+        TrainSettings,
+    )
+    from multiturn.trajectory import PreferencePair, Trajectory
+
+__all__ = ["train_on_demonstrations", "train_on_pairs"]
+
+
+def train_on_demonstrations(
+    model: str | Mapping[str, Any],
+    trajectories: Sequence[Trajectory],
+    *,
+    settings: SftSettings,
+    prompt: PromptSettings,
+    precision: str,
+    seed: int,
+    output: Path,
+) -> dict[str, Any]:
+    """SFT; goes on from the last checkpoint in ``output`` if there is one.
+
+    Args:
+        model: What to start from.
+        trajectories: The demonstrations.
+        settings: How to train.
+        prompt: How conversations are put to the model.
+        precision: ``bf16`` or ``fp32``.
+        seed: Seeds data order and dropout.
+        output: The training's folder; the model ends up in its ``model``.
+
+    Returns:
+        The training's history as `multiturn.training.sft.train_sft` gives it.
+    """
+    arguments = SFTConfig(**_arguments(settings, prompt, precision, seed, output, rows=len(trajectories)))
+    return train_sft(load_model(model), trajectories, arguments, peft_config=_peft_config(settings.lora))
+
+
+def train_on_pairs(
+    model: str | Mapping[str, Any],
+    pairs: Sequence[PreferencePair],
+    *,
+    settings: PreferenceSettings,
+    prompt: PromptSettings,
+    precision: str,
+    seed: int,
+    output: Path,
+    reference_cache: Path | None = None,
+) -> dict[str, Any]:
+    """Preference training from a model that is also the frozen reference.
+
+    Args:
+        model: The policy to start from.
+        pairs: The preference pairs.
+        settings: How to train.
+        prompt: How conversations are put to the model.
+        precision: ``bf16`` or ``fp32``.
+        seed: Seeds data order and dropout.
+        output: The training's folder; the model ends up in its ``model``.
+        reference_cache: The reference's log-probabilities, shared by trainings from the same model.
+
+    Returns:
+        The training's history as `multiturn.training.preference.train_preference` gives it.
+    """
+    arguments = DMPOConfig(
+        **_arguments(settings, prompt, precision, seed, output, rows=len(pairs)),
+        objective=settings.objective,
+        beta=settings.beta,
+        gamma=settings.gamma,
+        reference_cache=None if reference_cache is None else str(reference_cache),
+    )
+    return train_preference(load_model(model), pairs, arguments, peft_config=_peft_config(settings.lora))
+
+
+def _arguments(
+    settings: TrainSettings, prompt: PromptSettings, precision: str, seed: int, output: Path, *, rows: int
+) -> dict[str, Any]:
+    micro = min(settings.micro_batch_size or settings.batch_size, settings.batch_size)
+    if settings.batch_size % micro:
+        raise ConfigError(
+            f"batch_size {settings.batch_size} is no multiple of micro_batch_size {micro}; change either"
+        )
+    steps = math.ceil(rows / settings.batch_size) * settings.epochs
+    return {
+        "output_dir": str(output),
+        "seed": seed,
+        "bf16": precision == "bf16",
+        "learning_rate": settings.learning_rate,
+        "num_train_epochs": settings.epochs,
+        "per_device_train_batch_size": micro,
+        "gradient_accumulation_steps": settings.batch_size // micro,
+        "lr_scheduler_type": settings.schedule,
+        "warmup_steps": settings.warmup,
+        "weight_decay": settings.weight_decay,
+        "max_grad_norm": settings.max_grad_norm,
+        "max_length": settings.max_length,
+        "overlong": settings.overlong,
+        "chat_template": prompt.chat_template,
+        "gradient_checkpointing": settings.gradient_checkpointing,
+        "logging_steps": 1,
+        "save_strategy": "steps" if settings.checkpoints else "no",
+        "save_steps": max(1, math.ceil(steps / (settings.checkpoints + 1))),
+        "save_total_limit": 1,
+        "report_to": "none",
+    }
+
+
+def _peft_config(settings: LoraSettings | None) -> Any:
+    if settings is None:
+        return None
+    from peft import LoraConfig
+
+    targets = settings.targets if isinstance(settings.targets, str) else list(settings.targets)
+    return LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha or 2 * settings.rank,
+        lora_dropout=settings.dropout,
+        target_modules=targets,
+        task_type="CAUSAL_LM",
+    )

@@ -1,0 +1,57 @@
+"""Numbers and names as reports write them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["interval_text", "label", "number", "percent", "percent_interval", "signed", "signed_interval"]
+
+MINUS: Final = "\N{MINUS SIGN}"
+_ACRONYMS: Final = frozenset({"sft", "dpo", "dmpo", "ipo", "rft", "eto", "rpo"})
+
+
+def label(name: str) -> str:
+    """A method's name as people write it: known acronyms in capitals, all else as it is."""
+    return name.upper() if name in _ACRONYMS else name
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number with a true minus sign, never a negative zero."""
+    text = f"{value:.{digits}f}"
+    if float(text) == 0.0:
+        text = text.lstrip("-")
+    return text.replace("-", MINUS)
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """A difference: with its sign, unless it rounds to zero."""
+    text = number(value, digits)
+    return f"+{text}" if value > 0 and float(text) != 0.0 else text
+
+
+def percent(value: float) -> str:
+    """A share as whole per cents; with one decimal where that would say 0% or 100% and not mean it."""
+    rough = f"{100 * value:.0f}%"
+    exact = value in {0.0, 1.0} or rough not in {"0%", "100%"}
+    return rough if exact else f"{100 * value:.1f}%"
+
+
+def interval_text(interval: Mapping[str, Any], digits: int = 3) -> str:
+    """``[0.431, 0.592]``."""
+    return f"[{number(interval['low'], digits)}, {number(interval['high'], digits)}]"
+
+
+def percent_interval(interval: Mapping[str, Any]) -> str:
+    """``[43%, 59%]``."""
+    return f"[{percent(interval['low'])}, {percent(interval['high'])}]"
+
+
+def signed_interval(interval: Mapping[str, Any], digits: int = 2) -> str:
+    """``+0.14 [0.07, 0.21]``; with more digits where an end would round to zero without being it."""
+    ends = [interval[key] for key in ("mean", "low", "high")]
+    while digits < 4 and any(end != 0.0 and float(f"{end:.{digits}f}") == 0.0 for end in ends):
+        digits += 1
+    return f"{signed(interval['mean'], digits)} {interval_text(interval, digits)}"

@@ -1,0 +1,164 @@
+"""The settings of the trainers: `transformers.TrainingArguments` with a few more fields, checked early."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, Final
+
+import torch
+from transformers import TrainingArguments
+
+from multiturn.errors import ConfigError
+from multiturn.objective import PAIR_OBJECTIVES
+
+__all__ = ["DMPOConfig", "SFTConfig", "TurnTrainingArguments"]
+
+OVERLONG: Final = ("error", "drop", "cut")
+REFERENCES: Final = ("auto", "cached", "live", "adapter-off")
+
+
+@dataclasses.dataclass(kw_only=True)
+class TurnTrainingArguments(TrainingArguments):
+    """What SFT and preference training have in common.
+
+    Every field of `transformers.TrainingArguments` is there; these are new or have another default. Where no
+    accelerator is found, `use_cpu` turns itself on, so ``bf16=True`` works on any machine: the forward pass
+    runs under bfloat16 autocast while weights and optimizer stay in float32.
+
+    Attributes:
+        max_length: Tokens in a conversation at most; None takes the model's own limit.
+        overlong: What happens to a longer conversation: ``"error"``, ``"drop"`` (its row is left out, counted
+            and named) or ``"cut"`` (after the last turn that fits; the number of turns is what is left).
+        chat_template: ``"model"`` (the tokenizer's own), ``"compact"`` (few markup tokens) or the path of a
+            Jinja file.
+
+    Raises:
+        ConfigError: A value is not usable; the message names the field and what it may be.
+    """
+
+    max_length: int | None = None
+    overlong: str = "error"
+    chat_template: str = "model"
+
+    logging_steps: float = 10
+    logging_first_step: bool = True
+    # A non-finite loss ends the training; there is nothing to filter, and the filter waits for the device.
+    logging_nan_inf_filter: bool = False
+    include_num_input_tokens_seen: str | bool = "non_padding"
+    save_steps: float = 100
+    save_total_limit: int | None = 2
+    remove_unused_columns: bool = False
+    average_tokens_across_devices: bool = True
+
+    def __post_init__(self) -> None:
+        """Check every field of our own, then let transformers check its own."""
+        self._check()
+        if not torch.accelerator.is_available():
+            self.use_cpu = True
+        # Newer versions of transformers call it activation checkpointing and complain about the old name.
+        if self.gradient_checkpointing is not None and getattr(self, "activation_checkpointing", 0) is None:
+            self.activation_checkpointing, self.gradient_checkpointing = self.gradient_checkpointing, None
+        try:
+            check_theirs: Any = super().__post_init__
+            check_theirs()
+        except (ValueError, TypeError, NotImplementedError) as error:
+            raise ConfigError(f"{type(self).__name__}: {error}") from error
+
+    def _check(self) -> None:
+        if self.max_length is not None and not (_is_int(self.max_length) and self.max_length >= 1):
+            raise ConfigError(f"max_length is {self.max_length!r}; use a number of tokens above 0, or None")
+        if self.overlong not in OVERLONG:
+            raise ConfigError(f"overlong is {self.overlong!r}; use one of {', '.join(OVERLONG)}")
+        if not isinstance(self.chat_template, str) or not self.chat_template:
+            raise ConfigError(
+                f"chat_template is {self.chat_template!r}; use 'model', 'compact' or the path of a Jinja file"
+            )
+        if self.save_only_model:
+            raise ConfigError("save_only_model=True makes checkpoints that cannot be resumed; leave it False")
+        if self.train_sampling_strategy == "batch_rebalance":
+            raise ConfigError(
+                "train_sampling_strategy 'batch_rebalance' is not supported; use 'random' (it groups "
+                "the rows of one step by length), 'group_by_length' or 'sequential'"
+            )
+        if self.label_smoothing_factor:
+            raise ConfigError("label_smoothing_factor has no meaning for these objectives; leave it 0")
+
+
+@dataclasses.dataclass(kw_only=True)
+class SFTConfig(TurnTrainingArguments):
+    """Settings of `SFTTrainer`; the defaults are those of the DMPO paper's SFT stage.
+
+    64 trajectories a step, 3 epochs, cosine schedule with 3% warm-up. The attributes are those of
+    `TurnTrainingArguments`.
+    """
+
+    learning_rate: float = 1e-5
+    per_device_train_batch_size: int = 8
+    gradient_accumulation_steps: int = 8
+    lr_scheduler_type: Any = "cosine"
+    warmup_steps: float = 0.03
+
+
+@dataclasses.dataclass(kw_only=True)
+class DMPOConfig(TurnTrainingArguments):
+    """Settings of `DMPOTrainer`; the defaults are those of the DMPO paper.
+
+    32 pairs a step, 3 epochs, learning rate 1e-6 constant after 10% warm-up. With LoRA or a small model use
+    a larger learning rate, and watch ``logratios/chosen``.
+
+    Attributes:
+        objective: ``"dmpo"`` (turn weights phi) or ``"dpo"`` (every turn counts alike: trajectory DPO).
+        beta: The strength of the constraint to the reference, above 0.
+        gamma: The discount of a turn, in [0, 1]; only ``dmpo`` reads it.
+        reference: Where the reference's log-probabilities come from. ``"cached"``: computed once before the
+            first step and kept on disk, so no second model stays in memory and a resumed run does not compute
+            them again. ``"live"``: a frozen second model (or `ref_model`) runs at every step.
+            ``"adapter-off"``: the policy itself with its adapter off, at every step. ``"auto"``: ``"live"``
+            when a `ref_model` is given, else ``"cached"`` (computed with the adapter off where there is one).
+        reference_cache: The cache's folder; None takes ``<output_dir>/reference``. Runs that share model and
+            data (a sweep over beta, gamma, objective or learning rate) may share one.
+        collapse_warning_nats: Warn once when the chosen actions have become less likely than under the
+            reference by this many nats for each turn, on average and smoothed over steps. 1.0 means 2.7 times
+            less likely. `math.inf` turns the warning off.
+
+    Raises:
+        ConfigError: A value is not usable; the message names the field and what it may be.
+    """
+
+    objective: str = "dmpo"
+    beta: float = 0.1
+    gamma: float = 0.7
+    reference: str = "auto"
+    reference_cache: str | None = None
+    collapse_warning_nats: float = 1.0
+
+    learning_rate: float = 1e-6
+    per_device_train_batch_size: int = 4
+    gradient_accumulation_steps: int = 8
+    lr_scheduler_type: Any = "constant_with_warmup"
+    warmup_steps: float = 0.1
+
+    def _check(self) -> None:
+        super()._check()
+        if self.objective not in PAIR_OBJECTIVES:
+            raise ConfigError(f"objective is {self.objective!r}; use one of {', '.join(PAIR_OBJECTIVES)}")
+        if not (_is_number(self.beta) and 0.0 < self.beta < math.inf):
+            raise ConfigError(f"beta is {self.beta!r}; use a finite number above 0, such as 0.1")
+        if not (_is_number(self.gamma) and 0.0 <= self.gamma <= 1.0):
+            raise ConfigError(f"gamma is {self.gamma!r}; it is a discount, use a number in [0, 1]")
+        if self.reference not in REFERENCES:
+            raise ConfigError(f"reference is {self.reference!r}; use one of {', '.join(REFERENCES)}")
+        if not (_is_number(self.collapse_warning_nats) and self.collapse_warning_nats > 0.0):
+            raise ConfigError(
+                f"collapse_warning_nats is {self.collapse_warning_nats!r}; use a number above 0 (nats for "
+                "each turn), or inf to turn the warning off"
+            )
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

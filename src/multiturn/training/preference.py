@@ -1,0 +1,170 @@
+"""Preference training on pairs of multi-turn trajectories: DMPO and trajectory DPO."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from peft import PeftModel
+
+from multiturn.errors import ConfigError
+from multiturn.models import weights_fingerprint
+from multiturn.training.config import DMPOConfig
+from multiturn.training.data import RenderedRows, render_pairs
+from multiturn.training.objectives import PairTask
+from multiturn.training.reference import AdapterOff, Cached, Live, Reference
+from multiturn.training.run import train_to_end
+from multiturn.training.setup import (
+    attach_adapter,
+    length_limit,
+    merge_adapter,
+    open_model,
+    render_sets,
+    renderer_for,
+)
+from multiturn.training.trainer import Optimizers, TurnTrainer
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+
+    from multiturn.models import Policy
+    from multiturn.training.rows import Rows
+    from multiturn.trajectory import Json
+
+__all__ = ["DMPOTrainer", "train_preference"]
+
+logger = logging.getLogger(__name__)
+
+
+class DMPOTrainer(TurnTrainer):
+    """Direct Multi-turn Preference Optimization (M6), or trajectory DPO (M8), on conversational pairs.
+
+    The policy that is handed in is also the reference. When it carries an adapter (from SFT, say) that is
+    merged first, so that the reference is the SFT policy; a fresh adapter of the same settings is then
+    trained, unless `peft_config` gives others.
+
+    Args:
+        model: A name or path, or a model; when a checkpoint will be resumed, still the initial one.
+        args: The settings.
+        train_dataset: Rows with ``chosen`` and ``rejected`` (lists of messages), optionally ``prompt``,
+            ``tools`` and ``id``; or `PreferencePair` objects.
+        eval_dataset: The same, or several sets by name.
+        processing_class: The tokenizer; None takes the model's own.
+        peft_config: Trains an adapter instead of all weights.
+        ref_model: A reference other than the initial policy.
+        callbacks: Further callbacks.
+        optimizers: An optimizer and a schedule of your own.
+
+    Raises:
+        ConfigError: An argument is not usable.
+        DataError: A row is not usable; the message names it.
+        TrainingError: No row is left to train on.
+    """
+
+    def __init__(
+        self,
+        model: str | PreTrainedModel | PeftModel,
+        args: DMPOConfig | None = None,
+        *,
+        train_dataset: Rows | None = None,
+        eval_dataset: Rows | dict[str, Rows] | None = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        peft_config: PeftConfig | None = None,
+        ref_model: str | PreTrainedModel | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: Optimizers = (None, None),
+    ) -> None:
+        args = DMPOConfig() if args is None else args
+        if not isinstance(args, DMPOConfig):
+            raise ConfigError(f"args is a {type(args).__name__}; DMPOTrainer takes a DMPOConfig")
+        policy, tokenizer = open_model(model, processing_class)
+        renderer, limit = renderer_for(tokenizer, args), length_limit(policy, args)
+
+        def render(rows: Rows) -> RenderedRows[Any]:
+            return render_pairs(rows, renderer, max_length=limit, overlong=args.overlong)
+
+        train_rows, eval_rows = render_sets(train_dataset, render), render_sets(eval_dataset, render)
+        if isinstance(policy, PeftModel):
+            peft_config = peft_config or copy.deepcopy(policy.peft_config[policy.active_adapter])
+            policy = merge_adapter(policy)
+            logger.info("the model's adapter was merged: with it, the model is the reference")
+        fingerprint = weights_fingerprint(policy)
+        reference = _reference(args, ref_model, fingerprint, adapted=peft_config is not None)
+        super().__init__(
+            attach_adapter(policy, peft_config, args),
+            args,
+            task=PairTask(args.objective, float(args.beta), float(args.gamma)),
+            train_dataset=train_rows,
+            eval_dataset=eval_rows,
+            processing_class=tokenizer,
+            reference=reference,
+            render=render,
+            chat_template=None if args.chat_template == "model" else renderer.template_source,
+            fingerprint=fingerprint,
+            collapse_warning_nats=args.collapse_warning_nats,
+            callbacks=callbacks,
+            optimizers=optimizers,
+        )
+
+
+def train_preference(
+    policy: Policy,
+    pairs: Rows,
+    args: DMPOConfig,
+    *,
+    save_to: Path | str | None = None,
+    eval_pairs: Rows | None = None,
+    peft_config: PeftConfig | None = None,
+) -> dict[str, Json]:
+    """Train a policy on preference pairs; going on where an interrupted call stopped.
+
+    Args:
+        policy: The policy with its initial weights, which are the reference. It is trained in place.
+        pairs: See `DMPOTrainer`.
+        args: The settings; `output_dir` holds the checkpoints while it trains.
+        save_to: Where the trained model goes; see `train_sft`.
+        eval_pairs: Evaluated as `args` says.
+        peft_config: Trains an adapter instead of all weights.
+
+    Returns:
+        The history as JSON; see `train_sft`.
+    """
+    trainer = DMPOTrainer(
+        policy.model,
+        args,
+        train_dataset=pairs,
+        eval_dataset=eval_pairs,
+        processing_class=policy.tokenizer,
+        peft_config=peft_config,
+    )
+    return train_to_end(trainer, policy, save_to)
+
+
+def _reference(
+    args: DMPOConfig, ref_model: str | PreTrainedModel | None, fingerprint: str, *, adapted: bool
+) -> Reference:
+    """The source of the reference's log-probabilities that the settings ask for."""
+    other: PreTrainedModel | None = None
+    if ref_model is not None:
+        other, _ = open_model(ref_model, None) if isinstance(ref_model, str) else (ref_model, None)
+    if args.reference == "adapter-off":
+        if not adapted:
+            raise ConfigError(
+                "reference='adapter-off' needs an adapter; give a peft_config, or use reference='cached'"
+            )
+        if other is not None:
+            raise ConfigError("ref_model and reference='adapter-off' contradict each other; leave one out")
+        return AdapterOff()
+    if args.reference == "live" or (args.reference == "auto" and other is not None):
+        # An adapter that is off is the same model without a second copy of it.
+        return AdapterOff() if other is None and adapted else Live(other)
+    return Cached(
+        Path(args.reference_cache or Path(args.output_dir or ".") / "reference"),
+        autocast=torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None,
+        fingerprint=fingerprint,
+        model=other,
+    )

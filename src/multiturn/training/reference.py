@@ -1,0 +1,200 @@
+"""Where the reference's log-probabilities come from: a cache filled before the first step, or a model."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import torch
+from peft import PeftModel
+from torch.nn.utils.rnn import pad_sequence
+
+from multiturn.errors import ConfigError
+from multiturn.models import ReferenceCache, adapter_off, reference_turn_logps, turn_logps
+from multiturn.progress import progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from multiturn.progress import Bar
+    from multiturn.tokens import Rendered, TokenBatch
+    from multiturn.training.data import RenderedRows
+
+__all__ = ["AdapterOff", "Cached", "Live", "Reference"]
+
+SHOW_PROGRESS_FROM: Final = 32
+"""Sequences from which on filling the cache shows a progress bar."""
+
+
+class Reference(Protocol):
+    """A source of the reference's per-turn log-probabilities; one of `stored` and `live` answers."""
+
+    def prepare(
+        self,
+        model: PreTrainedModel,
+        rows: RenderedRows[Any],
+        *,
+        initial: bool,
+    ) -> None:
+        """Make ready for the rows of a dataset.
+
+        Args:
+            model: The policy.
+            rows: The rows.
+            initial: Whether the policy still has its initial weights.
+
+        Raises:
+            ConfigError: The reference is needed for rows that were not known before the first step, and it is
+                gone.
+        """
+
+    def stored(self, sequences: Sequence[Rendered]) -> Tensor | None:
+        """Per-turn sums ``[S, T]`` in nats, zero beyond a sequence's turns; None where `live` answers."""
+
+    def live(self, model: PreTrainedModel, batch: TokenBatch, max_turns: int) -> Tensor | None:
+        """The same for a batch of S sequences, computed now; None where `stored` answers."""
+
+
+class Live:
+    """A second, frozen model that runs at every step.
+
+    Args:
+        model: The reference model; None takes a copy of the policy before its first step.
+    """
+
+    def __init__(self, model: PreTrainedModel | None = None) -> None:
+        self._model: Any = None if model is None else _frozen(model)
+
+    def prepare(self, model: PreTrainedModel, rows: RenderedRows[Any], *, initial: bool) -> None:
+        """Copy the policy on the first call; bring the reference to the policy's device."""
+        del rows
+        if self._model is None:
+            if not initial:
+                raise ConfigError("the live reference must be made before the first step; pass ref_model")
+            self._model = _frozen(copy.deepcopy(model))
+        self._model.to(model.device)
+
+    def stored(self, sequences: Sequence[Rendered]) -> Tensor | None:
+        """None: nothing is stored."""
+
+    def live(self, model: PreTrainedModel, batch: TokenBatch, max_turns: int) -> Tensor | None:
+        """The frozen model's sums."""
+        del model
+        if self._model is None:
+            raise ConfigError("the live reference is not there yet; call train() or evaluate()")
+        with torch.no_grad():
+            return turn_logps(self._model, batch, max_turns=max_turns)
+
+
+class AdapterOff:
+    """The policy itself with its adapter off, at every step."""
+
+    def prepare(self, model: PreTrainedModel, rows: RenderedRows[Any], *, initial: bool) -> None:
+        """Nothing to do."""
+
+    def stored(self, sequences: Sequence[Rendered]) -> Tensor | None:
+        """None: nothing is stored."""
+
+    def live(self, model: PreTrainedModel, batch: TokenBatch, max_turns: int) -> Tensor | None:
+        """The sums of the model without its adapter."""
+        with torch.no_grad(), adapter_off(model), _evaluating(model):
+            return turn_logps(model, batch, max_turns=max_turns)
+
+
+class Cached:
+    """Sums that were computed once, by the initial policy, and are kept on disk.
+
+    Args:
+        folder: The cache's folder; it may serve many references.
+        autocast: The dtype that the policy computes in, where that is not its weights'.
+        fingerprint: Of the initial policy's weights, without an adapter.
+        model: A reference other than the initial policy.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        autocast: torch.dtype | None = None,
+        fingerprint: str,
+        model: PreTrainedModel | None = None,
+    ) -> None:
+        self._folder = folder
+        self._autocast = autocast
+        self._fingerprint = fingerprint
+        self._model: Any = None if model is None else _frozen(model)
+        self._cache: ReferenceCache | None = None
+        self._known: dict[Rendered, Tensor] = {}
+
+    def prepare(self, model: PreTrainedModel, rows: RenderedRows[Any], *, initial: bool) -> None:
+        """Compute what neither memory nor disk holds."""
+        wanted = {sequence: None for row in rows.rows for sequence in row.sequences}
+        missing = [sequence for sequence in wanted if sequence not in self._known]
+        if not missing:
+            return
+        own_adapter = self._model is None and isinstance(model, PeftModel)
+        if not initial and self._model is None and not own_adapter:
+            raise ConfigError(
+                "these rows were not known before the first step, and the reference's weights are gone; give "
+                "them to the trainer as eval_dataset, or use reference='live'"
+            )
+        runner: Any = model if self._model is None else self._model.to(model.device)
+        if self._cache is None:
+            self._cache = ReferenceCache.of(
+                self._folder,
+                runner,
+                adapter=self._model is not None,
+                autocast=self._autocast,
+                fingerprint=self._fingerprint if self._model is None else None,
+            )
+        quiet = len(missing) < SHOW_PROGRESS_FROM
+        off = adapter_off(model) if own_adapter else nullcontext()
+        with progress("reference", total=len(missing), quiet=quiet) as bar, off:
+            sums = reference_turn_logps(
+                runner, missing, cache=self._cache, autocast=self._autocast, progress=_advance(bar)
+            )
+        self._known |= dict(zip(missing, sums, strict=True))
+
+    def stored(self, sequences: Sequence[Rendered]) -> Tensor | None:
+        """The kept sums."""
+        return pad_sequence([self._known[sequence] for sequence in sequences], batch_first=True)
+
+    def live(self, model: PreTrainedModel, batch: TokenBatch, max_turns: int) -> Tensor | None:
+        """None: `stored` answers."""
+
+
+def _advance(bar: Bar) -> Callable[[int, int], None]:
+    """Reports to a bar; what disk held already shrinks the total."""
+    done = 0
+
+    def report(computed: int, total: int) -> None:
+        nonlocal done
+        bar.resize(total)
+        bar.advance(computed - done)
+        done = computed
+
+    return report
+
+
+def _frozen(model: PreTrainedModel) -> PreTrainedModel:
+    """The model, in evaluation mode and without gradients."""
+    model.requires_grad_(requires_grad=False)
+    model.train(mode=False)
+    return model
+
+
+@contextlib.contextmanager
+def _evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Dropout off for a while."""
+    was_training = model.training
+    model.train(mode=False)
+    try:
+        yield
+    finally:
+        model.train(was_training)

@@ -1,0 +1,104 @@
+"""A `transformers.Trainer` that can be killed at any moment and goes on exactly where it stopped."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import Trainer
+from typing_extensions import override
+
+from multiturn.training.checkpoints import (
+    check_identity,
+    checkpoint_to_resume,
+    no_shard_bars,
+    recorded_seconds,
+    remove_stale,
+)
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers.trainer_utils import TrainOutput
+
+    from multiturn.trajectory import Json
+
+__all__ = ["ResumableTrainer"]
+
+
+class ResumableTrainer(Trainer):
+    """Resumes from complete checkpoints only, and only those of the same training; counts its seconds."""
+
+    _seconds_before = 0.0
+    _started = 0.0
+
+    def before_training(self) -> None:
+        """Called with the initial weights, before a checkpoint's are loaded."""
+
+    def after_training(self) -> None:
+        """Called when training has ended, by an exception too."""
+
+    def identity(self) -> dict[str, Json]:
+        """What must be the same for a checkpoint to be gone on from."""
+        return {}
+
+    @override
+    def train(
+        self,
+        resume_from_checkpoint: str | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> TrainOutput:
+        """Train to the end.
+
+        Args:
+            resume_from_checkpoint: True goes on from the latest complete checkpoint in `output_dir`; a path
+                names one.
+            trial: For hyperparameter search; passed on.
+            ignore_keys_for_eval: Passed on.
+
+        Returns:
+            The number of steps, the mean loss and the speed.
+
+        Raises:
+            ConfigError: There is no complete checkpoint to go on from.
+            RunStateError: The checkpoint belongs to other weights, data or another objective.
+            TrainingError: The loss or the gradient is not finite; the message names the rows.
+        """
+        checkpoint = checkpoint_to_resume(self._folder, requested=resume_from_checkpoint)
+        check_identity(self._folder, self.identity(), resumed=checkpoint is not None)
+        self.before_training()
+        self._seconds_before = 0.0 if checkpoint is None else recorded_seconds(checkpoint)
+        self._started = time.monotonic()
+        try:
+            return super().train(
+                resume_from_checkpoint=None if checkpoint is None else str(checkpoint),
+                trial=trial,
+                ignore_keys_for_eval=ignore_keys_for_eval,
+            )
+        finally:
+            self.after_training()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training, those before an interruption included (up to the last record)."""
+        return self._seconds_before + time.monotonic() - self._started
+
+    @override
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log; a training record gets the seconds of training so far."""
+        if "loss" in logs:
+            logs["seconds"] = round(self.seconds, 3)
+        super().log(logs, start_time)
+
+    @property
+    def _folder(self) -> Path:
+        return Path(self.args.output_dir or ".")
+
+    @override
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        if self.args.should_save:
+            remove_stale(self._folder, self.state.global_step)
+        self.accelerator.wait_for_everyone()
+        with no_shard_bars():
+            super()._save_checkpoint(model, trial)

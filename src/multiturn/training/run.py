@@ -1,0 +1,76 @@
+"""One call that trains a policy to the end, whatever interrupted an earlier call, and saves it."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from peft import PeftModel
+
+from multiturn.models import Policy, save_policy
+from multiturn.training.checkpoints import latest_checkpoint, remove_checkpoints
+
+if TYPE_CHECKING:
+    from multiturn.training.trainer import TurnTrainer
+    from multiturn.trajectory import Json
+
+__all__ = ["train_to_end"]
+
+
+def train_to_end(trainer: TurnTrainer, policy: Policy, save_to: Path | str | None) -> dict[str, Json]:
+    """Train (from the latest complete checkpoint, if there is one), save the model, remove the checkpoints.
+
+    Args:
+        trainer: Trains `policy`, which has its initial weights.
+        policy: Has the trained weights afterwards, an adapter merged into them.
+        save_to: The model's folder; None takes ``<output_dir>/model``.
+
+    Returns:
+        The history; see `multiturn.training.sft.train_sft`.
+    """
+    output_dir = Path(str(trainer.args.output_dir))
+    checkpoint = latest_checkpoint(output_dir)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    result = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    history: dict[str, Json] = {
+        "task": trainer.task.name,
+        "log": [r for r in trainer.state.log_history if "warning" not in r],
+        "data": trainer.data_report.to_json(),
+        "warnings": [str(record["warning"]) for record in trainer.warnings_seen],
+        "steps": result.global_step,
+        "seconds": round(trainer.seconds, 3),
+        "tokens": int(trainer.state.num_input_tokens_seen),
+        "peak_memory_bytes": _peak_memory(),
+        "resumed_from": None if checkpoint is None else int(checkpoint.name.rpartition("-")[2]),
+    }
+    if trainer.is_world_process_zero():
+        _save(trainer, policy, output_dir / "model" if save_to is None else Path(save_to))
+        remove_checkpoints(output_dir)
+    trainer.accelerator.wait_for_everyone()
+    return history
+
+
+def _save(trainer: TurnTrainer, policy: Policy, save_to: Path) -> None:
+    """Save the trained model as plain transformers weights, and its adapter, if it has one, beside it."""
+    model: Any = trainer.model
+    if isinstance(model, PeftModel):
+        adapter = save_to.with_name(f"{save_to.name}-adapter")
+        shutil.rmtree(adapter, ignore_errors=True)
+        model.save_pretrained(str(adapter))
+        model = model.merge_and_unload()
+    policy.model = model.eval()
+    policy.weights_changed()
+    save_policy(policy, save_to, chat_template=trainer.chat_template)
+
+
+def _peak_memory() -> int:
+    """Bytes: on a GPU of this training, elsewhere of the process so far."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,337 @@
+"""The trainer behind SFT, DMPO and trajectory DPO: one forward pass, any objective of per-turn sums."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import torch
+from transformers import PrinterCallback, ProgressCallback
+from typing_extensions import override
+
+from multiturn.errors import TrainingError
+from multiturn.models import turn_logps
+from multiturn.training.batch import collate_rows, token_batch
+from multiturn.training.callbacks import CollapseWatch, GradientCheck, ProgressBar
+from multiturn.training.data import DataReport, RenderedRows
+from multiturn.training.metrics import MetricMeans, non_finite_rows
+from multiturn.training.resumable import ResumableTrainer
+from multiturn.training.sampling import sampler_for
+from multiturn.training.setup import render_sets
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from torch import Tensor, nn
+    from torch.utils.data import Sampler
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainerState
+    from transformers.trainer_utils import EvalLoopOutput
+
+    from multiturn.objective import ObjectiveOutput
+    from multiturn.training.config import TurnTrainingArguments
+    from multiturn.training.data import RenderedRow
+    from multiturn.training.objectives import Task
+    from multiturn.training.reference import Reference
+    from multiturn.trajectory import Json
+
+__all__ = ["Optimizers", "TurnTrainer"]
+
+logger = logging.getLogger(__name__)
+
+Optimizers: TypeAlias = "tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None]"
+"""An optimizer and a schedule of the user's own."""
+
+
+class TurnTrainer(ResumableTrainer):
+    """A `transformers.Trainer` whose loss is a function of per-turn log-probability sums.
+
+    Every row of an optimizer step counts by the task's own measure (a pair as one, a trajectory for SFT by
+    its scored tokens) over the whole accumulated batch, so 1 x 8 and 8 x 1 give the same gradient.
+
+    Args:
+        model: The policy with its initial weights, also when a checkpoint will be resumed.
+        args: The settings.
+        task: The objective.
+        train_dataset: Rendered rows to train on.
+        eval_dataset: Rendered rows to evaluate on, or several sets by name.
+        processing_class: The tokenizer, saved with every checkpoint.
+        reference: Where the reference's log-probabilities come from; for tasks that need it.
+        render: Renders rows that `evaluate` is given raw.
+        chat_template: The Jinja text the policy is trained with, where it is not the tokenizer's own; it is
+            saved with the trained model.
+        fingerprint: Of the initial weights; guards resuming.
+        collapse_warning_nats: See `DMPOConfig`; None watches nothing.
+        callbacks: Further callbacks.
+        optimizers: An optimizer and a schedule of your own.
+
+    Raises:
+        TrainingError: No row is left to train on.
+    """
+
+    args: TurnTrainingArguments
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: TurnTrainingArguments,
+        *,
+        task: Task,
+        train_dataset: RenderedRows[Any] | None,
+        eval_dataset: RenderedRows[Any] | dict[str, RenderedRows[Any]] | None = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        reference: Reference | None = None,
+        render: Callable[[Any], RenderedRows[Any]] | None = None,
+        chat_template: str | None = None,
+        fingerprint: str = "",
+        collapse_warning_nats: float | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: Optimizers = (None, None),
+    ) -> None:
+        if train_dataset is not None and len(train_dataset) == 0:
+            raise TrainingError(f"nothing is left to train on: {train_dataset.report.describe()}")
+        if train_dataset is not None and (train_dataset.report.dropped or train_dataset.report.cut):
+            logger.warning("%s: %s", task.name, train_dataset.report.describe())
+        self.task = task
+        self.reference = reference
+        self.chat_template = chat_template
+        self._render = render
+        self._fingerprint = fingerprint
+        self._means = {"train": MetricMeans(), "eval": MetricMeans()}
+        self._step_ids: list[str] = []
+        self._use_cache = getattr(model.config, "use_cache", True)
+        if args.n_gpu > 1:
+            # torch's DataParallel would split a batch in ways that the per-turn sums cannot follow.
+            args._n_gpu = 1
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=self._collate,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            callbacks=callbacks,
+            optimizers=optimizers,
+        )
+        # `compute_loss` divides by what the whole accumulated batch holds; the base class must not as well.
+        self.model_accepts_loss_kwargs = True
+        self.loss_is_scaled_for_ga = True
+        self.remove_callback(ProgressCallback)
+        self.remove_callback(PrinterCallback)
+        self._bar = ProgressBar(task.name, self._rows_in_all)
+        self.add_callback(self._bar)
+        self.add_callback(GradientCheck(lambda: ", ".join(self._step_ids)))
+        self._watch: CollapseWatch | None = None
+        if collapse_warning_nats is not None:
+            self._watch = CollapseWatch(collapse_warning_nats, self._record_warning)
+            self.add_callback(self._watch)
+
+    @property
+    def data_report(self) -> DataReport:
+        """What became of the rows of the training set."""
+        if not isinstance(self.train_dataset, RenderedRows):
+            return DataReport()
+        return self.train_dataset.report
+
+    @property
+    def warnings_seen(self) -> list[dict[str, Json]]:
+        """The warnings of this training, each with its step; they are part of the state that is saved."""
+        return [dict(record) for record in self.state.log_history if "warning" in record]
+
+    # ---- training ----
+
+    @override
+    def before_training(self) -> None:
+        """Compute the reference's log-probabilities where they are to be stored."""
+        self._prepare_reference(self.train_dataset)
+        self._prepare_reference(self.eval_dataset)
+
+    @override
+    def after_training(self) -> None:
+        """End the bar; leave the model without the autocast wrapper and able to use its cache again."""
+        self._bar.close()
+        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        model: Any = self.model
+        model.config.use_cache = self._use_cache
+
+    @override
+    def identity(self) -> dict[str, Json]:
+        """Initial weights, data, objective, seed and rows of a step."""
+        rows = self.train_dataset
+        return {
+            "model": self._fingerprint,
+            "data": rows.fingerprint() if isinstance(rows, RenderedRows) else "",
+            "task": repr(self.task),
+            "seed": self.args.seed,
+            "rows_per_step": self._rows_per_step,
+        }
+
+    @override
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Tensor]:
+        """The micro-batches of one optimizer step and what they count for together, over all processes."""
+        self._step_ids.clear()
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        items = torch.tensor(sum(batch["items"] for batch in batches), dtype=torch.int64, device=device)
+        if self.accelerator.num_processes > 1:
+            items = self.accelerator.gather(items).sum()
+        return batches, items
+
+    @override
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Forward and backward of one micro-batch."""
+        rows = len(inputs["ids"])
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        self._bar.advance(rows * self.accelerator.num_processes)
+        return loss
+
+    @override
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """This micro-batch's share of the loss of its optimizer step.
+
+        Raises:
+            TrainingError: A row's loss is not finite.
+        """
+        self._step_ids += inputs["ids"]
+        output = self._score(model, inputs)
+        self._means["train"].add(output)
+        if self._watch is not None and "logratios/chosen" in output.metrics:
+            chosen_turns = inputs["num_turns"][: len(inputs["ids"])]
+            self._watch.add(output.metrics["logratios/chosen"], sum(chosen_turns))
+        total = (output.losses * output.counts).sum()
+        items = output.counts.sum() if num_items_in_batch is None else num_items_in_batch
+        # Gradients are averaged over processes, and each holds only a part of the sum.
+        loss = total / items * self.accelerator.num_processes
+        return (loss, {"output": output}) if return_outputs else loss
+
+    # ---- evaluation ----
+
+    @override
+    def evaluate(
+        self,
+        eval_dataset: Any = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """The loss and every metric of training on a dataset, their names prefixed.
+
+        Args:
+            eval_dataset: Rows, rendered or not, or the name of one of the evaluation sets; None takes what
+                the trainer was given.
+            ignore_keys: Passed on.
+            metric_key_prefix: The prefix.
+        """
+        if not isinstance(eval_dataset, str):
+            if self._render is not None:
+                eval_dataset = render_sets(eval_dataset, self._render)
+            self._prepare_reference(self.eval_dataset if eval_dataset is None else eval_dataset)
+        metrics: dict[str, float] = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        return metrics
+
+    @override
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Evaluate; means are over rows (or tokens), not over batches."""
+        self._means["eval"].clear()
+        result = super().evaluation_loop(
+            dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+        )
+        means = self._means["eval"].take(self.accelerator)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in means.items()}
+        return result._replace(metrics={**(result.metrics or {}), **metrics})
+
+    @override
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Tensor | None, None, None]:
+        """The loss of one batch; the metrics are gathered on the way."""
+        with torch.no_grad():
+            output = self._score(model, self._prepare_inputs(inputs))
+        self._means["eval"].add(output)
+        return output.loss.detach(), None, None
+
+    # ---- logging ----
+
+    @override
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log; a training record gets the means over the rows of its steps."""
+        if "loss" in logs:
+            means = self._means["train"].take(self.accelerator)
+            means.pop("loss", None)
+            logs |= means
+        super().log(logs, start_time)
+
+    def _record_warning(self, step: int, message: str) -> None:
+        history: list[Any] = self.state.log_history  # annotated for numbers only
+        history.append({"step": step, "warning": message})
+
+    # ---- data ----
+
+    @override
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        if self.args.train_sampling_strategy == "sequential" or not isinstance(rows, RenderedRows):
+            sampler: Sampler[int] | None = super()._get_train_sampler(train_dataset)
+            return sampler
+        return sampler_for(rows.lengths, self.args, rows_per_step=self._rows_per_step)
+
+    @property
+    def _rows_per_step(self) -> int:
+        processes: int = self.accelerator.num_processes
+        return self.args.train_batch_size * self.args.gradient_accumulation_steps * processes
+
+    def _rows_in_all(self, state: TrainerState) -> tuple[int, int]:
+        """Rows of the whole training, and rows behind the steps done."""
+        rows = len(self.train_dataset) if isinstance(self.train_dataset, RenderedRows) else 0
+        steps_per_epoch = max(1, -(-rows // self._rows_per_step))
+        return (
+            round(state.max_steps * rows / steps_per_epoch),
+            round(state.global_step * rows / steps_per_epoch),
+        )
+
+    def _collate(self, items: Sequence[tuple[int, RenderedRow]]) -> dict[str, Any]:
+        return collate_rows([row for _, row in items], self.task, self.reference)
+
+    def _score(self, model: nn.Module, inputs: Mapping[str, Any]) -> ObjectiveOutput:
+        """Run the policy (and a live reference) on a batch and the objective on their per-turn sums."""
+        batch = token_batch(inputs)
+        max_turns = max(inputs["num_turns"])
+        with self.accelerator.autocast():
+            policy = turn_logps(model, batch, max_turns=max_turns)
+            reference = inputs.get("reference")
+            if reference is None and self.reference is not None:
+                reference = self.reference.live(self.accelerator.unwrap_model(model), batch, max_turns)
+        output = self.task.score(policy, reference, batch.num_turns, torch.tensor(inputs["num_tokens"]))
+        bad = non_finite_rows(output, inputs["ids"])
+        if bad:
+            step = f"step {self.state.global_step + 1}" if model.training else "the evaluation"
+            raise TrainingError(
+                f"the {self.task.name} loss is not finite in {step} for {', '.join(bad)}; no weight was "
+                "changed by this step. Lower the learning rate, or look at these rows"
+            )
+        return output
+
+    def _prepare_reference(self, rows: Any) -> None:
+        if self.reference is None or rows is None:
+            return
+        for dataset in rows.values() if isinstance(rows, dict) else [rows]:
+            model: Any = self.model
+            self.reference.prepare(model, dataset, initial=self.state.global_step == 0)

@@ -1,0 +1,146 @@
+"""The cached decoder gives what computing every conversation anew gives, in whatever order it is asked."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from multiturn.agents.decoder import CachedDecoder, PlainDecoder, make_decoder
+from multiturn.agents.snapshot import decoding_copy
+
+VOCABULARY = 97
+ROWS = 4
+TOKENS: dict[str, Any] = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
+SIZES: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    **TOKENS,
+}
+CONFIGS: dict[str, Any] = {
+    "llama": lambda: transformers.LlamaConfig(**SIZES),
+    "qwen2": lambda: transformers.Qwen2Config(**SIZES),
+    "qwen2-sliding": lambda: transformers.Qwen2Config(
+        **SIZES, use_sliding_window=True, sliding_window=5, max_window_layers=2
+    ),
+    "qwen3": lambda: transformers.Qwen3Config(**SIZES, head_dim=16),
+    "mistral-sliding": lambda: transformers.MistralConfig(**SIZES, sliding_window=7),
+    "gemma": lambda: transformers.GemmaConfig(**SIZES, head_dim=16),
+    "gemma2": lambda: transformers.Gemma2Config(
+        **SIZES, head_dim=16, sliding_window=6, query_pre_attn_scalar=16
+    ),
+    "gemma3": lambda: transformers.Gemma3TextConfig(
+        **SIZES, head_dim=16, sliding_window=6, query_pre_attn_scalar=16
+    ),
+    "gpt2": lambda: transformers.GPT2Config(
+        vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=256, **TOKENS
+    ),
+}
+
+
+def make_model(name: str) -> PreTrainedModel:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = load(CONFIGS[name]())
+    for parameter in model.parameters():
+        parameter.data = parameter.data.double()
+    return model
+
+
+def load(config: Any) -> PreTrainedModel:
+    factory: Any = AutoModelForCausalLM
+    model: PreTrainedModel = factory.from_config(config)
+    model.train(mode=False)
+    return model
+
+
+def random_work(rng: np.random.Generator) -> list[tuple[int, list[int]]]:
+    rows = rng.permutation(ROWS)[: rng.integers(1, ROWS, endpoint=True)]
+    counts = [rng.choice([1, 1, 1, 2, 13, 70]) for _ in rows]
+    return [(int(r), rng.integers(VOCABULARY, size=n).tolist()) for r, n in zip(rows, counts, strict=True)]
+
+
+@pytest.mark.parametrize("name", list(CONFIGS))
+def test_equals_plain(name: str) -> None:
+    """30 random passes with rows cut back and copied in between; every logit agrees in float64.
+
+    The limit is 1e-12, or 1e-6 for Gemma 2, whose own attention takes its softmax in float32.
+    """
+    model = make_model(name)
+    fast = make_decoder(decoding_copy(model, torch.float64), rows=ROWS, max_length=256)
+    plain = PlainDecoder(decoding_copy(model, torch.float64), rows=ROWS)
+    assert isinstance(fast, CachedDecoder)
+    rng = np.random.default_rng(1)
+    for _ in range(30):
+        for decoder in (fast, plain):
+            for row in range(ROWS):
+                if len(decoder.ids[row]) > 180:
+                    decoder.keep(row, 10)
+        if rng.random() < 0.3:
+            row = int(rng.integers(ROWS))
+            length = int(rng.integers(len(plain.ids[row]), endpoint=True))
+            fast.keep(row, length)
+            plain.keep(row, length)
+        if rng.random() < 0.3:
+            source, target = rng.permutation(ROWS)[:2].tolist()
+            length = int(rng.integers(len(plain.ids[source]), endpoint=True))
+            fast.copy(source, target, length)
+            plain.copy(source, target, length)
+        work = random_work(rng)
+        torch.testing.assert_close(
+            fast.step(work), plain.step(work), rtol=0.0, atol=1e-6 if name == "gemma2" else 1e-12
+        )
+        assert fast.ids == plain.ids
+
+
+def test_room_follows_the_longest_row() -> None:
+    """Room is a multiple of 64: 60 tokens take 64, 70 take 128, 200 take 256; back at 20, 64 are enough."""
+    decoder = CachedDecoder(decoding_copy(make_model("llama"), torch.float64), rows=2, max_length=256)
+    # 4 layers, keys and values, 2 rows, 2 heads, 8 numbers of 8 bytes a head.
+    one_token = 4 * 2 * 2 * 2 * 8 * 8
+    sizes = []
+    for length in (60, 70, 200, 20):
+        decoder.keep(0, 0)
+        decoder.step([(0, [3] * length)])
+        sizes.append(decoder.nbytes // one_token)
+    assert sizes == [64, 128, 256, 64]
+    decoder.free()
+    assert decoder.nbytes == 0
+
+
+def test_a_row_that_does_not_fit_is_refused() -> None:
+    decoder = CachedDecoder(decoding_copy(make_model("llama"), torch.float64), rows=1, max_length=100)
+    decoder.step([(0, [3] * 100)])
+    with pytest.raises(ValueError, match="limit is 100"):
+        decoder.step([(0, [3])])
+    assert decoder.ids[0] == [3] * 100
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        transformers.BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4, **TOKENS),
+        transformers.Lfm2Config(**SIZES, layer_types=["conv", "full_attention", "conv", "full_attention"]),
+    ],
+    ids=["alibi", "convolutions"],
+)
+def test_other_models_fall_back(config: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """A model that does not keep plain keys and values still decodes, and says that it is slow."""
+    model = load(config)
+    with caplog.at_level(logging.WARNING, logger="multiturn"):
+        decoder = make_decoder(decoding_copy(model, torch.float32), rows=2, max_length=64)
+    assert isinstance(decoder, PlainDecoder)
+    assert "cannot decode from the fast cache" in caplog.text
+    logits = decoder.step([(1, [5, 6, 7]), (0, [8])])
+    wanted = model(input_ids=torch.tensor([[5, 6, 7]]), use_cache=False).logits[0, -1]
+    torch.testing.assert_close(logits[0], wanted, rtol=1e-4, atol=1e-5)

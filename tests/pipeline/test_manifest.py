@@ -1,0 +1,53 @@
+"""The manifest: begun once, continued with the same configuration, refused with another."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from multiturn.errors import RunStateError
+from multiturn.pipeline.manifest import Manifest, write_json
+
+CONFIG = {"name": "tiny", "sft": {"epochs": 1.0, "lora": None}}
+
+
+def test_a_finished_stage_is_remembered(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "manifest.json"
+    Manifest.open(path, CONFIG).finish("sft", seconds=1.234, result={"loss": 0.5})
+    again = Manifest.open(path, CONFIG)
+    assert again.stages["sft"]["seconds"] == 1.23
+    assert again.stages["sft"]["result"] == {"loss": 0.5}
+    assert again.stages["sft"]["peak_memory_mib"] > 1
+    assert again.versions["multiturn"]
+
+
+def test_another_configuration_is_refused_with_every_difference(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.json"
+    Manifest.open(path, CONFIG)
+    before = path.read_bytes()
+    with pytest.raises(RunStateError) as caught:
+        Manifest.open(path, {"name": "tiny", "sft": {"epochs": 2.0, "lora": {"rank": 4}}, "seed": 1})
+    message = str(caught.value)
+    assert "sft.epochs: 1.0 there, 2.0 now" in message
+    assert "sft.lora: None there, {'rank': 4} now" in message
+    assert "seed: None there, 1 now" in message
+    assert "--set output=" in message
+    assert path.read_bytes() == before
+
+
+def test_a_manifest_of_another_version_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.json"
+    Manifest.open(path, CONFIG)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 99}), encoding="utf-8")
+    with pytest.raises(RunStateError, match="another version"):
+        Manifest.open(path, CONFIG)
+
+
+def test_a_write_that_dies_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert json.loads(path.read_text()) == {"a": 1}
