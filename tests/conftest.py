@@ -9,6 +9,9 @@ import pytest
 
 # Before torch is imported anywhere: spinning OpenMP threads starve a busy two-core machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# As on the command line: the only progress and warnings shown are our own.
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 @pytest.fixture(scope="session")

@@ -177,7 +177,7 @@ class Trajectory:
     def turns(self) -> tuple[Turn, ...]:
         """The turns in order."""
         starts = [i for i, m in enumerate(self.messages) if m.role == "assistant"]
-        ends = [*starts[1:], len(self.messages)]
+        ends = [*starts[1:], len(self.messages)] if starts else []
         return tuple(
             Turn(index=t, message=self.messages[start], observation=self.messages[start + 1 : end])
             for t, (start, end) in enumerate(zip(starts, ends, strict=True))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from multiturn.errors import RunStateError
 from multiturn.pipeline.manifest import Manifest, write_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CONFIG = {"name": "tiny", "sft": {"epochs": 1.0, "lora": None}}
 

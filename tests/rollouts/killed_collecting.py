@@ -1,4 +1,4 @@
-"""Collects ladders slowly into a file; `test_rollout_resume` kills it. Usage: killed_collecting.py FILE EPISODES."""
+"""Collects so many episodes slowly into a file, for `test_rollout_resume` to kill: FILE EPISODES."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 def _train_until_killed(folder: Path, kind: str, step: int, place: str) -> None:
     command = [sys.executable, str(HERE / "killed_training.py"), str(folder), kind, str(step), place]
     environment = {**os.environ, "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1", "MULTITURN_PROGRESS": "off"}
-    finished = subprocess.run(command, env=environment, check=False, capture_output=True, timeout=120)  # noqa: S603 - our own program
+    finished = subprocess.run(command, env=environment, check=False, capture_output=True, timeout=300)  # noqa: S603 - our own program
     assert finished.returncode == -signal.SIGKILL, finished.stderr.decode()
 
 

@@ -13,6 +13,9 @@ def main() -> None:
     # Before torch is imported anywhere: spinning OpenMP threads starve a machine whose cores are shared.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # The progress shown is our own; transformers reports its own loading, saving and file-system findings.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
     from multiturn.cli.app import run_app
 

@@ -78,7 +78,7 @@ def scratch_policy(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config)
-    torch.nn.Module.to(model, dtype).eval()
+    torch.nn.Module.train(torch.nn.Module.to(model, dtype), mode=False)
     return Policy(model, tokenizer, name=f"scratch-{hidden_size}x{layers}-seed{seed}")
 
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 __all__ = [
     "SFT",
     "Config",
+    "DecodingSettings",
     "EnvironmentSettings",
     "EvaluateSettings",
     "ExpertSettings",

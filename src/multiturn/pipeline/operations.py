@@ -10,8 +10,7 @@ from multiturn.agents.formats import action_format
 from multiturn.agents.local import LocalAgent
 from multiturn.envs.slots import make_slots
 from multiturn.errors import ConfigError
-from multiturn.models.load import Policy, load_policy
-from multiturn.models.scratch import scratch_policy
+from multiturn.models.load import ModelSpec, Policy, load_policy
 from multiturn.rollouts.collect import CollectReport, CollectSettings, collect
 from multiturn.rollouts.expert import collect_expert
 from multiturn.rollouts.jobs import Job
@@ -40,7 +39,7 @@ def load_model(spec: str | Mapping[str, Any]) -> Policy:
         return load_policy(spec)
     if set(spec) != {"scratch"} or not isinstance(spec["scratch"], dict):
         raise ConfigError(f"model: {dict(spec)!r} is neither a name nor {{scratch: {{...}}}}")
-    return scratch_policy(**spec["scratch"])
+    return load_policy(ModelSpec(scratch=spec["scratch"]))
 
 
 def list_tasks(environment: EnvironmentSettings, split: str, count: int | None) -> list[Task]:

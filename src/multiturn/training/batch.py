@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
 from multiturn.tokens import TokenBatch, collate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    from torch import Tensor
 
     from multiturn.training.data import RenderedRow
     from multiturn.training.objectives import Task
     from multiturn.training.reference import Reference
 
-__all__ = ["collate_rows", "token_batch"]
+__all__ = ["collate_rows", "length_groups", "logps_by_length", "token_batch"]
+
+LIKE_LENGTH: Final = 0.9
+"""Sequences share a forward pass when the shorter has at least this part of the longer's tokens ..."""
+FEW_TOKENS: Final = 16
+"""... or lacks no more than so many."""
 
 
 def collate_rows(rows: Sequence[RenderedRow], task: Task, reference: Reference | None) -> dict[str, Any]:
@@ -27,10 +34,10 @@ def collate_rows(rows: Sequence[RenderedRow], task: Task, reference: Reference |
         reference: Where there is one, its stored sums become part of the batch.
 
     Returns:
-        ``input_ids``, ``attention_mask`` and ``turns`` ``[K * B, L]``; ``num_turns`` and ``num_tokens``, one
-        number for each sequence; ``ids`` of the rows; ``items``, what they count for together; and
-        ``reference`` ``[K * B, T]`` where it is stored. The sequences are ordered by side: every chosen one,
-        then every rejected one.
+        ``input_ids``, ``attention_mask`` and ``turns`` ``[K * B, L]``; ``lengths``, ``num_turns`` and
+        ``num_tokens``, one number for each sequence; ``ids`` of the rows; ``items``, what they count for
+        together; and ``reference`` ``[K * B, T]`` where it is stored. The sequences are ordered by side:
+        every chosen one, then every rejected one.
     """
     sequences = [s for side in zip(*(row.sequences for row in rows), strict=True) for s in side]
     tokens = collate(sequences)
@@ -39,6 +46,7 @@ def collate_rows(rows: Sequence[RenderedRow], task: Task, reference: Reference |
         "attention_mask": tokens.attention_mask,
         "turns": tokens.turns,
         # Plain integers: they are read on the CPU, and reading them must not wait for an accelerator.
+        "lengths": [s.scored_length for s in sequences],
         "num_turns": [s.num_turns for s in sequences],
         "num_tokens": [s.scored_tokens for s in sequences],
         "ids": [row.id for row in rows],
@@ -58,3 +66,46 @@ def token_batch(inputs: Mapping[str, Any]) -> TokenBatch:
         turns=inputs["turns"],
         num_turns=torch.tensor(inputs["num_turns"]),
     )
+
+
+def length_groups(lengths: Sequence[int]) -> list[list[int]]:
+    """The indices of sequences, put together where their lengths are alike; the longest first."""
+    groups: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        longest = lengths[groups[-1][0]] if groups else 0
+        if groups and lengths[index] >= min(LIKE_LENGTH * longest, longest - FEW_TOKENS):
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    return groups
+
+
+def logps_by_length(run: Callable[[TokenBatch], Tensor], batch: TokenBatch, lengths: Sequence[int]) -> Tensor:
+    """What `run` says of a batch, computed in several forward passes without much padding.
+
+    On a CPU the time of a forward and backward pass goes with the tokens, padding included, whatever the
+    number of rows.
+
+    Args:
+        run: From a batch of S' rows to ``[S', T]``.
+        batch: S rows.
+        lengths: The tokens of each row.
+
+    Returns:
+        ``[S, T]``, in the order of the batch.
+    """
+    groups = length_groups(lengths)
+    if len(groups) == 1:
+        return run(batch)
+    parts = []
+    for group in groups:
+        end = lengths[group[0]]
+        part = TokenBatch(
+            input_ids=batch.input_ids[group, :end],
+            attention_mask=batch.attention_mask[group, :end],
+            turns=batch.turns[group, :end],
+            num_turns=batch.num_turns[group],
+        )
+        parts.append(run(part))
+    order = [index for group in groups for index in group]
+    return torch.cat(parts)[sorted(range(len(order)), key=order.__getitem__)]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import copy
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import torch
 from peft import PeftModel
 from torch.nn.utils.rnn import pad_sequence
 
 from multiturn.errors import ConfigError
-from multiturn.models import ReferenceCache, adapter_off, reference_turn_logps, turn_logps
+from multiturn.models import ReferenceCache, adapter_off, reference_turn_logps
 from multiturn.progress import progress
 
 if TYPE_CHECKING:
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from multiturn.progress import Bar
-    from multiturn.tokens import Rendered, TokenBatch
+    from multiturn.tokens import Rendered
     from multiturn.training.data import RenderedRows
 
 __all__ = ["AdapterOff", "Cached", "Live", "Reference"]
+
+Logps: TypeAlias = "Callable[[torch.nn.Module], Tensor]"
 
 SHOW_PROGRESS_FROM: Final = 32
 """Sequences from which on filling the cache shows a progress bar."""
@@ -57,8 +59,13 @@ class Reference(Protocol):
     def stored(self, sequences: Sequence[Rendered]) -> Tensor | None:
         """Per-turn sums ``[S, T]`` in nats, zero beyond a sequence's turns; None where `live` answers."""
 
-    def live(self, model: PreTrainedModel, batch: TokenBatch, max_turns: int) -> Tensor | None:
-        """The same for a batch of S sequences, computed now; None where `stored` answers."""
+    def live(self, model: PreTrainedModel, logps: Logps) -> Tensor | None:
+        """The same for a batch of S sequences, computed now; None where `stored` answers.
+
+        Args:
+            model: The policy, unwrapped.
+            logps: The batch's sums under the model it is given.
+        """
 
 
 class Live:
@@ -83,13 +90,13 @@ class Live:
     def stored(self, sequences: Sequence[Rendered]) -> Tensor | None:
         """None: nothing is stored."""
 
-    def live(self, model: PreTrainedModel, batch: TokenBatch, max_turns: int) -> Tensor | None:
+    def live(self, model: PreTrainedModel, logps: Logps) -> Tensor | None:
         """The frozen model's sums."""
         del model
         if self._model is None:
             raise ConfigError("the live reference is not there yet; call train() or evaluate()")
         with torch.no_grad():
-            return turn_logps(self._model, batch, max_turns=max_turns)
+            return logps(self._model)
 
 
 class AdapterOff:
@@ -101,10 +108,10 @@ class AdapterOff:
     def stored(self, sequences: Sequence[Rendered]) -> Tensor | None:
         """None: nothing is stored."""
 
-    def live(self, model: PreTrainedModel, batch: TokenBatch, max_turns: int) -> Tensor | None:
+    def live(self, model: PreTrainedModel, logps: Logps) -> Tensor | None:
         """The sums of the model without its adapter."""
         with torch.no_grad(), adapter_off(model), _evaluating(model):
-            return turn_logps(model, batch, max_turns=max_turns)
+            return logps(model)
 
 
 class Cached:
@@ -165,7 +172,7 @@ class Cached:
         """The kept sums."""
         return pad_sequence([self._known[sequence] for sequence in sequences], batch_first=True)
 
-    def live(self, model: PreTrainedModel, batch: TokenBatch, max_turns: int) -> Tensor | None:
+    def live(self, model: PreTrainedModel, logps: Logps) -> Tensor | None:
         """None: `stored` answers."""
 
 

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from multiturn.errors import TrainingError
 from multiturn.models import turn_logps
-from multiturn.training.batch import collate_rows, token_batch
+from multiturn.training.batch import collate_rows, logps_by_length, token_batch
 from multiturn.training.callbacks import CollapseWatch, GradientCheck, ProgressBar
 from multiturn.training.data import DataReport, RenderedRows
 from multiturn.training.metrics import MetricMeans, non_finite_rows
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from transformers.trainer_utils import EvalLoopOutput
 
     from multiturn.objective import ObjectiveOutput
+    from multiturn.tokens import TokenBatch
     from multiturn.training.config import TurnTrainingArguments
     from multiturn.training.data import RenderedRow
     from multiturn.training.objectives import Task
@@ -112,6 +113,8 @@ class TurnTrainer(ResumableTrainer):
             callbacks=callbacks,
             optimizers=optimizers,
         )
+        # An accelerator prefers one large forward pass, and wrappers that reduce gradients want exactly one.
+        self._by_length = self.args.device.type == "cpu" and self.accelerator.num_processes == 1
         # `compute_loss` divides by what the whole accumulated batch holds; the base class must not as well.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
@@ -314,11 +317,18 @@ class TurnTrainer(ResumableTrainer):
         """Run the policy (and a live reference) on a batch and the objective on their per-turn sums."""
         batch = token_batch(inputs)
         max_turns = max(inputs["num_turns"])
+
+        def logps(scored: nn.Module) -> Tensor:
+            def run(part: TokenBatch) -> Tensor:
+                return turn_logps(scored, part, max_turns=max_turns)
+
+            return logps_by_length(run, batch, inputs["lengths"]) if self._by_length else run(batch)
+
         with self.accelerator.autocast():
-            policy = turn_logps(model, batch, max_turns=max_turns)
+            policy = logps(model)
             reference = inputs.get("reference")
             if reference is None and self.reference is not None:
-                reference = self.reference.live(self.accelerator.unwrap_model(model), batch, max_turns)
+                reference = self.reference.live(self.accelerator.unwrap_model(model), logps)
         output = self.task.score(policy, reference, batch.num_turns, torch.tensor(inputs["num_tokens"]))
         bad = non_finite_rows(output, inputs["ids"])
         if bad:

@@ -105,7 +105,7 @@ def test_every_bad_setting_is_named_at_once(tmp_path: Path) -> None:
     ],
 )
 def test_a_file_that_is_no_configuration(tmp_path: Path, text: str, complaint: str) -> None:
-    with pytest.raises(ConfigError, match="run.yaml") as caught:
+    with pytest.raises(ConfigError, match=r"run\.yaml") as caught:
         load_config(written(tmp_path, text))
     assert complaint in str(caught.value)
 

@@ -1,0 +1,169 @@
+"""Whole runs with a tiny random model: every stage, killed anywhere, started again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from multiturn.errors import RunStateError
+from multiturn.jsonl import read_pairs
+from multiturn.pipeline.load import load_config
+from multiturn.pipeline.results import rebuild_report
+from multiturn.pipeline.run import open_run, plan, run_pipeline
+from multiturn.pipeline.run_directory import RunDirectory
+from multiturn.rollouts.store import read_rollouts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TINY = """\
+name: tiny
+model: {scratch: {vocab_size: 400, hidden_size: 32, layers: 1, heads: 2}}
+precision: fp32
+environment:
+  name: household
+  options: {size: tiny, train: 12, test: 4}
+  max_turns: 14
+prompt: {chat_template: compact, format: action, instructions: none}
+expert: {tasks: 8}
+sft: {tasks: 6, epochs: 2, batch_size: 2, learning_rate: 1.0e-3}
+explore: {slots: 3, max_new_tokens: 8}
+pairs: {}
+preference: {batch_size: 2, epochs: 2, learning_rate: 1.0e-3}
+evaluate: {slots: 2, max_new_tokens: 8}
+"""
+
+
+@pytest.fixture
+def config_file(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(f"{TINY}output: {tmp_path / 'run'}\n", encoding="utf-8")
+    return path
+
+
+def stages_done(directory: RunDirectory) -> dict[str, dict[str, object]]:
+    record = json.loads(directory.manifest.read_text(encoding="utf-8"))
+    stages: dict[str, dict[str, object]] = record["stages"]
+    return stages
+
+
+def check_finished(directory: RunDirectory) -> None:
+    """Everything is there, exactly once."""
+    expert = read_rollouts(directory.expert)
+    assert sorted(t.task_id for t in expert) == sorted({t.task_id for t in expert})
+    assert len(expert) == 8
+    explored = read_rollouts(directory.exploration)
+    assert len({t.id for t in explored}) == len(explored) == 8
+    pairs = read_pairs(directory.pairs)
+    dropped = stages_done(directory)["pairs"]["result"]["dropped"]  # type: ignore[index]
+    assert len(pairs) + sum(dropped.values()) == len(explored)
+    for method in ("sft", "dmpo", "dpo"):
+        assert (directory.model(method) / "model.safetensors").is_file()
+        assert not list(directory.training(method).glob("checkpoint-*"))
+        episodes = read_rollouts(directory.evaluation(method, "test"))
+        assert len({t.task_id for t in episodes}) == len(episodes) == 4
+    summary = json.loads(directory.summary.read_text(encoding="utf-8"))
+    assert summary["methods"] == ["sft", "dmpo", "dpo"]
+    assert "<html" in directory.report.read_text(encoding="utf-8")
+
+
+def test_a_run_goes_through_every_stage_once(config_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = load_config(config_file)
+    report = run_pipeline(config)
+    directory = RunDirectory(config_file.parent / "run")
+    assert report == directory.report
+    check_finished(directory)
+    done = stages_done(directory)
+    assert list(done) == [name for name, _, _ in plan(open_run(config))]
+    first = capsys.readouterr()
+    assert "SFT" in first.out
+    assert str(directory.report) in first.out
+
+    times = {path: path.stat().st_mtime_ns for path in directory.root.rglob("*") if path.is_file()}
+    run_pipeline(config)
+    again = capsys.readouterr()
+    assert again.out == first.out
+    assert again.err.count("done before") == len(done)
+    untouched = {path: path.stat().st_mtime_ns for path in directory.root.rglob("*") if path.is_file()}
+    assert {p: t for p, t in untouched.items() if p.name != ".lock"} == {
+        p: t for p, t in times.items() if p.name != ".lock"
+    }
+
+    directory.report.unlink()
+    rebuild_report(directory.root)
+    check_finished(directory)
+
+    with pytest.raises(RunStateError, match=r"preference\.beta: 0\.1 there, 0\.2 now"):
+        run_pipeline(load_config(config_file, ["preference.beta=0.2"]))
+
+
+def test_a_report_of_an_unfinished_run_is_refused(config_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunStateError, match="holds no run"):
+        rebuild_report(tmp_path / "nothing")
+    open_run(load_config(config_file))
+    with pytest.raises(RunStateError, match=r"is not finished \(missing: pairs, evaluate:sft:test"):
+        rebuild_report(tmp_path / "run")
+
+
+def start(config_file: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(  # noqa: S603 - our own command
+        [sys.executable, "-c", "from multiturn.cli import main; main()", "run", str(config_file)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "sign_of_life",
+    [
+        "run/expert.jsonl",
+        "run/training/sft/checkpoint-*",
+        "run/exploration.jsonl",
+        "run/pairs.jsonl",
+        "run/training/dmpo/checkpoint-*",
+        "run/training/dpo/checkpoint-*",
+        "run/evaluation/sft-test.jsonl",
+        "run/evaluation/dpo-test.jsonl",
+    ],
+)
+def test_a_run_killed_in_any_stage_goes_on(config_file: Path, sign_of_life: str) -> None:
+    process = start(config_file)
+    deadline = time.monotonic() + 300
+    while not list(config_file.parent.glob(sign_of_life)):
+        assert process.poll() is None, "the run ended before the stage was seen"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not RunDirectory(config_file.parent / "run").report.exists()
+    assert start(config_file).wait() == 0
+    check_finished(RunDirectory(config_file.parent / "run"))
+
+
+def test_two_processes_do_not_work_on_one_run(config_file: Path) -> None:
+    code = (
+        "import sys, fcntl, time; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX); "
+        "print('locked', flush=True); time.sleep(60)"
+    )
+    run = open_run(load_config(config_file))
+    holder = subprocess.Popen(  # noqa: S603 - our own code
+        [sys.executable, "-c", code, str(run.directory.root / ".lock")], stdout=subprocess.PIPE
+    )
+    try:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        with pytest.raises(RunStateError, match="another process is working on this run"):
+            run_pipeline(load_config(config_file))
+    finally:
+        holder.kill()
+        holder.wait()
+        holder.stdout.close()
