@@ -9,7 +9,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from multiturn.agents.decoder import make_decoder
-from multiturn.agents.snapshot import PackedLinear, decoding_copy, decoding_dtype
+from multiturn.agents.snapshot import PackedLinear, count_weights, decoding_copy, decoding_dtype
 from multiturn.errors import ConfigError
 
 IDS = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]])
@@ -72,6 +72,8 @@ def test_bfloat16_equals_plain_bfloat16(model: LlamaForCausalLM) -> None:
     duplicate = decoding_copy(model, torch.bfloat16)
     packed = sum(isinstance(module, PackedLinear) for module in duplicate.modules())
     assert packed in (0, 2 * 7 + 1)  # this build of torch packs, or it does not
+    # The output layer is tied to the embeddings until it is packed.
+    assert count_weights(duplicate) == model.num_parameters() + 64 * 64 * bool(packed)
     plain = LlamaForCausalLM(model.config)
     plain.load_state_dict(model.state_dict())
     plain.train(mode=False)

@@ -294,7 +294,10 @@ def test_the_newer_wording() -> None:
 def test_a_start_next_to_a_place_faces_it_at_once() -> None:
     text = KITCHEN.replace("agent1 loc_bar_0", "agent1 loc_bar_3")
     engine = Engine(parse_problem(text), "heat some apple and put it in fridge.")
-    assert "\n\nYou are facing the fridge 1. Next to it, you see nothing.\n\nYour task" in engine.last.observation
+    assert (
+        "\n\nYou are facing the fridge 1. Next to it, you see nothing.\n\nYour task"
+        in engine.last.observation
+    )
     assert "open fridge 1" in engine.admissible_commands()
 
 

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
-from typing import TYPE_CHECKING, Any, Protocol
+import math
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import torch
 
 from multiturn.agents.kv_cache import ATTENTION, RowCache, plan_pass
+from multiturn.agents.snapshot import count_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from transformers import PreTrainedModel
 
 __all__ = ["CachedDecoder", "Decoder", "PlainDecoder", "make_decoder"]
 
 logger = logging.getLogger(__name__)
+
+_WORK_PER_THREAD: Final = 16e9
+"""Floating-point operations of a pass that are worth another thread. Below that, a pass consists of hundreds
+of short operators: a second thread gains nothing, and when another program holds it up, the pass waits."""
 
 
 class Decoder(Protocol):
@@ -67,6 +74,7 @@ class CachedDecoder:
         self._cache = RowCache(rows, max_length)
         self._device = next(model.parameters()).device
         self._keeps_last = "logits_to_keep" in inspect.signature(type(model).forward).parameters
+        self._work_per_token = 2 * count_weights(model)
         self.ids: list[list[int]] = [[] for _ in range(rows)]
         model.set_attn_implementation(ATTENTION)
 
@@ -83,7 +91,8 @@ class CachedDecoder:
         }
         if self._keeps_last:
             inputs["logits_to_keep"] = ragged.last
-        with self._cache.running(ragged, max(map(len, self.ids))):
+        threads = self._threads(len(tokens))
+        with self._cache.running(ragged, max(map(len, self.ids))), threads:
             logits: torch.Tensor = self._model(**inputs).logits[0]
         if not self._keeps_last:
             logits = logits[ragged.last]
@@ -108,10 +117,29 @@ class CachedDecoder:
         self._cache.free()
         self.ids = [[] for _ in self.ids]
 
+    def _threads(self, tokens: int) -> contextlib.AbstractContextManager[None]:
+        if self._device.type != "cpu":
+            return contextlib.nullcontext()
+        return _at_most_threads(math.ceil(self._work_per_token * tokens / _WORK_PER_THREAD))
+
     @property
     def nbytes(self) -> int:
         """The memory of the keys and values, in bytes."""
         return self._cache.nbytes
+
+
+@contextlib.contextmanager
+def _at_most_threads(wanted: int) -> Iterator[None]:
+    """Bound the threads of torch's operators for a while."""
+    before = torch.get_num_threads()
+    if wanted >= before:
+        yield
+        return
+    torch.set_num_threads(wanted)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class PlainDecoder:

@@ -15,7 +15,7 @@ from multiturn.errors import ConfigError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["decoding_copy", "decoding_dtype"]
+__all__ = ["PackedLinear", "count_weights", "decoding_copy", "decoding_dtype"]
 
 _TYPICAL_ROWS: Final = 16
 """Packed weights are laid out for so many tokens at a time; any other number works as well."""
@@ -73,6 +73,12 @@ def decoding_copy(model: PreTrainedModel | PeftModel, dtype: torch.dtype) -> Pre
     if dtype == torch.bfloat16 and next(duplicate.parameters()).device.type == "cpu":
         _pack_linears(duplicate)
     return duplicate
+
+
+def count_weights(model: nn.Module) -> int:
+    """The number of a copy's weights, tied ones once, packed ones as well."""
+    packed = [module for module in model.modules() if isinstance(module, PackedLinear)]
+    return sum(p.numel() for p in model.parameters()) + sum(m.in_features * m.out_features for m in packed)
 
 
 def _settle(model: nn.Module) -> None:

@@ -17,12 +17,10 @@ if TYPE_CHECKING:
     from multiturn.training.objectives import Task
     from multiturn.training.reference import Reference
 
-__all__ = ["collate_rows", "length_groups", "logps_by_length", "token_batch"]
+__all__ = ["PASS_COST", "collate_rows", "length_groups", "logps_by_length", "token_batch"]
 
-LIKE_LENGTH: Final = 0.9
-"""Sequences share a forward pass when the shorter has at least this part of the longer's tokens ..."""
-FEW_TOKENS: Final = 16
-"""... or lacks no more than so many."""
+PASS_COST: Final = 64
+"""What one more forward and backward pass costs on a CPU, in tokens: it reads and writes every weight."""
 
 
 def collate_rows(rows: Sequence[RenderedRow], task: Task, reference: Reference | None) -> dict[str, Any]:
@@ -69,22 +67,35 @@ def token_batch(inputs: Mapping[str, Any]) -> TokenBatch:
 
 
 def length_groups(lengths: Sequence[int]) -> list[list[int]]:
-    """The indices of sequences, put together where their lengths are alike; the longest first."""
+    """The cheapest way to run sequences in several passes, each padded to its longest.
+
+    Args:
+        lengths: The tokens of each sequence, at least one.
+
+    Returns:
+        The indices of each pass, the longest sequences first. Tokens, padding included, plus `PASS_COST` for
+        each pass are as few as can be.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    # best[n]: the least cost of the n longest sequences, and where the last pass among them begins.
+    best: list[tuple[int, int]] = [(0, 0)]
+    for end in range(1, len(order) + 1):
+        costs = ((best[s][0] + (end - s) * lengths[order[s]] + PASS_COST, s) for s in range(end))
+        best.append(min(costs))
     groups: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        longest = lengths[groups[-1][0]] if groups else 0
-        if groups and lengths[index] >= min(LIKE_LENGTH * longest, longest - FEW_TOKENS):
-            groups[-1].append(index)
-        else:
-            groups.append([index])
-    return groups
+    end = len(order)
+    while end:
+        start = best[end][1]
+        groups.append(order[start:end])
+        end = start
+    return groups[::-1]
 
 
 def logps_by_length(run: Callable[[TokenBatch], Tensor], batch: TokenBatch, lengths: Sequence[int]) -> Tensor:
     """What `run` says of a batch, computed in several forward passes without much padding.
 
-    On a CPU the time of a forward and backward pass goes with the tokens, padding included, whatever the
-    number of rows.
+    On a CPU the time of a forward and backward pass goes with the tokens, padding included, however they are
+    spread over rows.
 
     Args:
         run: From a batch of S' rows to ``[S', T]``.

@@ -102,3 +102,10 @@ class ResumableTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         with no_shard_bars():
             super()._save_checkpoint(model, trial)
+
+    @override
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        # Tied weights are saved once; what is tied to them is not missing.
+        tied = set(getattr(self.model, "_tied_weights_keys", None) or ())
+        if set(load_result.missing_keys) - tied or load_result.unexpected_keys:
+            super()._issue_warnings_after_load(load_result)

@@ -305,10 +305,12 @@ class TurnTrainer(ResumableTrainer):
         """Rows of the whole training, and rows behind the steps done."""
         rows = len(self.train_dataset) if isinstance(self.train_dataset, RenderedRows) else 0
         steps_per_epoch = max(1, -(-rows // self._rows_per_step))
-        return (
-            round(state.max_steps * rows / steps_per_epoch),
-            round(state.global_step * rows / steps_per_epoch),
-        )
+
+        def behind(steps: int) -> int:
+            epochs, more = divmod(steps, steps_per_epoch)
+            return epochs * rows + min(more * self._rows_per_step, rows)
+
+        return behind(state.max_steps), behind(state.global_step)
 
     def _collate(self, items: Sequence[tuple[int, RenderedRow]]) -> dict[str, Any]:
         return collate_rows([row for _, row in items], self.task, self.reference)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import hashlib
 import json
@@ -79,8 +80,9 @@ SIZES: Mapping[str, Mapping[str, int]] = {
 def generate(settings: HouseholdSettings, split: str, index: int) -> Game:
     """Make game number ``index`` of a split.
 
-    The same arguments give the same game on every machine. No game of one split is also in the other:
-    the hash of a room decides which split it may belong to, and rooms are drawn until one may.
+    The same arguments give the same game on every machine. No game of one split is also in the other: the
+    hash of the receptacles, the goal and where the wanted objects lie decides which split a room may belong
+    to, and rooms are drawn until one may.
 
     Args:
         settings: What the games are like.
@@ -109,7 +111,6 @@ class _Room:
         self._draw_receptacles()
         self.contents: list[list[str]] = [[] for _ in self.receptacles]
         self.complete = self._place_goal()
-        self._place_others()
         self._sentence = rng.choice(SENTENCES[task_type])
 
     def _draw_receptacles(self) -> None:
@@ -143,7 +144,8 @@ class _Room:
 
     def _weights(self, name: str, kinds: Sequence[str]) -> list[float]:
         """How probable it is that the object lies in each of these receptacles, given by their kinds."""
-        usual = [USUAL_PLACES[name].get(kind, 0) / kinds.count(kind) for kind in kinds]
+        places, counts = USUAL_PLACES[name], collections.Counter(kinds)
+        usual = [places.get(kind, 0) / counts[kind] for kind in kinds]
         total = sum(usual)
         possible = sum(weight > 0 for weight in usual)
         prior = self._settings.prior
@@ -151,42 +153,42 @@ class _Room:
 
     def _place_goal(self) -> bool:
         """Put the wanted objects, and the lamp, where they lie at first; False if there is no space."""
-        light = self._task_type == "look_at_obj_in_light"
         wanted = [self.object] * (2 if self._task_type == "pick_two_obj_and_place" else 1)
-        for name in ["desklamp", *wanted] if light else wanted:
-            free = [
-                number
-                for number, kind in enumerate(self.receptacles)
-                if len(self.contents[number]) < self._settings.objects
-                and kind in USUAL_PLACES[name]
-                and (light or kind != self.target)
-            ]
-            if not free:
-                return False
-            weights = self._weights(name, [self.receptacles[number] for number in free])
-            self.contents[self._rng.choices(free, weights)[0]].append(name)
-        return True
+        if self._task_type == "look_at_obj_in_light":
+            return self._place("desklamp") and self._place(self.object)
+        return all(self._place(name, forbidden=self.target) for name in wanted)
 
     def _place_others(self) -> None:
-        """Fill the receptacles with objects that the goal does not ask for."""
+        """Add objects that the goal does not ask for."""
         names = [name for name in ROOMS[self._room].objects if name not in {self.object, "desklamp"}]
         names = self._rng.sample(names, min(len(names), max(1, self._settings.object_types - 1)))
-        for kind, contents in zip(self.receptacles, self.contents, strict=True):
-            here = [name for name in names if kind in USUAL_PLACES[name]]
-            count = self._rng.randint(0, self._settings.objects) - len(contents)
-            if here and count > 0:
-                prior = self._settings.prior
-                weights = [prior * USUAL_PLACES[name][kind] + (1 - prior) * 10 for name in here]
-                contents.extend(self._rng.choices(here, weights, k=count))
+        count = sum(self._rng.randint(0, self._settings.objects) for _ in self.receptacles)
+        for _ in range(count):
+            self._place(self._rng.choice(names))
+
+    def _place(self, name: str, *, forbidden: str = "") -> bool:
+        """Put an object where there is space for it, by the prior; False if there is none."""
+        free = [
+            number
+            for number, kind in enumerate(self.receptacles)
+            if len(self.contents[number]) < self._settings.objects
+            and kind in USUAL_PLACES[name]
+            and kind != forbidden
+        ]
+        if free:
+            weights = self._weights(name, [self.receptacles[number] for number in free])
+            self.contents[self._rng.choices(free, weights)[0]].append(name)
+        return bool(free)
 
     def split(self) -> str:
-        """The only split that this room may belong to."""
+        """The only split that this room may belong to, while only the wanted objects are in it."""
         contents = [sorted(objects) for objects in self.contents]
         parts = [self._task_type, self.object, self.target, self.receptacles, contents]
         return SPLITS[hashlib.sha256(json.dumps(parts).encode()).digest()[0] % len(SPLITS)]
 
     def game(self) -> Game:
-        """The finished game."""
+        """Furnish the room with other objects; the finished game."""
+        self._place_others()
         return Game(
             task_type=self._task_type,
             task=self._sentence.format(object=self.object, target=self.target),

