@@ -34,7 +34,6 @@ def read_pairs(path: Path | str) -> list[PreferencePair]:
     Raises:
         DataError: The file is missing or empty, or a line is not a pair; the message names file and line.
     """
-
     pairs: list[PreferencePair] = []
     for line, record in _read_jsonl(Path(path)):
         parse = functools.partial(PreferencePair.from_json, default_id=f"line-{line}")

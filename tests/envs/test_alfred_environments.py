@@ -6,17 +6,20 @@ import json
 import lzma
 import math
 import re
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from test_alfred_engine import INTRO, KITCHEN
 
 from multiturn.envs.alfred import TASK_TYPES, AlfworldEnvironment, alfworld, household, parse_problem
-from multiturn.envs.alfred.environment import AlfredEnvironment
 from multiturn.envs.alfred.pruning import prune
 from multiturn.envs.base import Environment
 from multiturn.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from multiturn.envs.alfred import AlfredEnvironment
 
 HEAT = "pick_heat_then_place_in_recep-Apple-None-Fridge-1/trial_1"
 PLAN = [
@@ -62,7 +65,7 @@ def write_game_file(
     root: Path, game_id: str, *, put: str = "put {o} in/on {r}", solvable: bool = True
 ) -> Path:
     grammar = (
-        f'grammar :: """{{"task": [{{"rhs": "Your task is to: heat some apple and put it in fridge."}}]}}""";\n'
+        'grammar :: """{"task": [{"rhs": "Your task is to: heat some apple and put it in fridge."}]}""";\n'
         f'action PutObject {{ template :: "{put}"; }}'
     )
     path = root / "json_2.1.1" / "valid_unseen" / game_id / "game.tw-pddl"
@@ -320,7 +323,7 @@ def test_alfworld_can_be_asked_for_one_wording(data: Path) -> None:
 
 
 def test_a_pruned_room_keeps_what_the_goal_needs() -> None:
-    """Hot apple to the fridge: a fridge, a microwave, an apple and where it lies; one of the rest fills up."""
+    """Hot apple to the fridge: a fridge, a microwave, an apple and where it lies; one more."""
     problem = prune(parse_problem(KITCHEN), receptacles=4, objects=1)
     kinds = sorted(kind for _, kind in problem.facts["receptacletype"])
     assert len(kinds) == 4
@@ -352,17 +355,19 @@ def test_pruned_games_have_another_name_and_fingerprint(data: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def real(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def real(shared_data: Path) -> Path:
     folder = shared_data / "alfworld"
     if not folder.is_dir():
         pytest.skip("the ALFWorld games are not among the benchmark data")
     return folder
 
 
-@pytest.fixture
-def shared_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One cache for all tests here: making it takes seconds."""
-    monkeypatch.setenv("MULTITURN_CACHE", str(tmp_path_factory.getbasetemp() / "alfworld-cache"))
+@pytest.fixture(scope="module")
+def sample(real: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every 24th game for training: 149 games of all types."""
+    with lzma.open(real / "train.jsonl.xz") as file:
+        rows = [json.loads(line) for number, line in enumerate(file) if number % 24 == 0]
+    return write_compact(tmp_path_factory.mktemp("sample"), rows)
 
 
 def share_won(env: AlfworldEnvironment, split: str, number: int) -> tuple[float, float]:
@@ -371,16 +376,16 @@ def share_won(env: AlfworldEnvironment, split: str, number: int) -> tuple[float,
     return sum(won for won, _ in played) / len(played), sum(turns for _, turns in played) / len(played)
 
 
-@pytest.mark.usefixtures("shared_cache")
-def test_the_expert_wins_real_games(real: Path) -> None:
-    won, turns = share_won(alfworld(path=str(real)), "train", 150)
+def test_the_expert_wins_real_games(sample: Path) -> None:
+    env = alfworld(path=str(sample))
+    assert {task.type for task in env.tasks("train")} == set(TASK_TYPES)
+    won, turns = share_won(env, "train", 149)
     assert won >= 0.99
     assert turns < 10
 
 
-@pytest.mark.usefixtures("shared_cache")
-def test_the_expert_wins_pruned_games(real: Path) -> None:
-    env = alfworld(path=str(real), max_receptacles=6, max_objects_per_receptacle=4)
+def test_the_expert_wins_pruned_games(sample: Path) -> None:
+    env = alfworld(path=str(sample), max_receptacles=6, max_objects_per_receptacle=4)
     for task in env.tasks("train")[:20]:
         facts = env.game(task.id).problem.facts
         assert len(facts["receptacletype"]) <= 6
@@ -390,7 +395,6 @@ def test_the_expert_wins_pruned_games(real: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("shared_cache")
 @pytest.mark.parametrize("split", ["train", "valid_seen"])
 def test_the_expert_wins_nearly_all_real_games(real: Path, split: str) -> None:
     env = alfworld(path=str(real))
@@ -401,7 +405,6 @@ def test_the_expert_wins_nearly_all_real_games(real: Path, split: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("shared_cache")
 def test_every_pruned_real_game_can_be_won(real: Path) -> None:
     env = alfworld(path=str(real), max_receptacles=4, max_objects_per_receptacle=1)
     assert share_won(env, "train", 10**6)[0] >= 0.999

@@ -180,13 +180,14 @@ def test_it_reads_the_newer_wording() -> None:
 
 def test_it_finds_out_that_a_place_is_here_already() -> None:
     """Two cabinets at one location: one cannot go from one to the other, and then has to look."""
-    seen = [
+    made = expert(
+        "put a plate in fridge.",
+        COUNTER,
         ("go to cabinet 1", "You arrive at loc 5. The cabinet 1 is closed."),
+        ("open cabinet 1", "You open the cabinet 1. The cabinet 1 is open. In it, you see nothing."),
         ("go to cabinet 2", "Nothing happens."),
-    ]
-    made = expert("put a plate in countertop.", *seen)
+    )
     assert made.memory.here == {"cabinet 1", "cabinet 2"}
-    made.observe("open cabinet 1", "You open the cabinet 1. The cabinet 1 is open. In it, you see nothing.")
     decided = made.act()
     assert decided is not None
     assert decided.action == "examine cabinet 2"
@@ -198,7 +199,7 @@ def test_it_wins_from_any_state_that_an_agent_has_got_into(
     index: int, wandering: int, seed: int, grammar: str
 ) -> None:
     env = household(size="small", grammar=grammar, admissible=True)
-    rng = random.Random(seed)
+    rng = random.Random(seed)  # noqa: S311 - a wandering agent, no secret
     step = env.reset(f"train/{index}")
     for _ in range(wandering):
         if step.terminated:

@@ -9,15 +9,16 @@ import pytest
 from multiturn.envs.alfred.pddl import And, Atom, Condition, Exists, Not, Or, parse_problem, satisfied
 from multiturn.errors import DataError
 
-FACTS = {
+FACTS: dict[str, set[tuple[str, ...]]] = {
     "in": {("mug1", "shelf1"), ("mug2", "shelf1"), ("pen1", "shelf2")},
     "kind": {("mug1", "mug"), ("mug2", "mug"), ("pen1", "pen")},
     "clean": {("mug2",)},
 }
+NO_FACTS: set[tuple[str, ...]] = set()
 
 
 def holds(condition: Condition) -> bool:
-    return satisfied(condition, lambda predicate: FACTS.get(predicate, set()))
+    return satisfied(condition, lambda predicate: FACTS.get(predicate, NO_FACTS))
 
 
 def kind(variable: str, name: str) -> Atom:
@@ -56,7 +57,8 @@ def test_what_is_not_a_problem_is_refused(text: str, message: str) -> None:
 
 def test_parts_that_bind_come_before_parts_that_test() -> None:
     problem = parse_problem(
-        "(define (problem p) (:init) (:goal (exists (?a ?b) (and (not (= ?a ?b)) (exists (?c) (x ?c)) (y ?a)))))"
+        """(define (problem p) (:init)
+           (:goal (exists (?a ?b) (and (not (= ?a ?b)) (exists (?c) (x ?c)) (y ?a)))))"""
     )
     assert isinstance(problem.goal, Exists)
     assert isinstance(problem.goal.part, And)
@@ -81,7 +83,7 @@ def test_parts_that_bind_come_before_parts_that_test() -> None:
         (Exists(("?x",), Atom("in", ("?x", "?x"))), False),
     ],
 )
-def test_conditions(condition: Condition, expected: bool) -> None:
+def test_conditions(*, condition: Condition, expected: bool) -> None:
     assert holds(condition) is expected
 
 

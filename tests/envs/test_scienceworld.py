@@ -350,23 +350,22 @@ def children(parent: int | None) -> list[int]:
 def test_java_that_is_killed_in_a_slot(real: ScienceWorld) -> None:
     """The slot says what happened and is ready to play the same episode again, to the letter."""
     expected = real.reset(f"{FIND}/3").observation
-    (slot,) = make_slots("scienceworld", OPTIONS | {"admissible": True}, 1)
+    (slot,) = make_slots("scienceworld", OPTIONS, 1, deadline=120.0)
     try:
         assert isinstance(slot, ProcessSlot), "ScienceWorld is isolated by default"
         assert slot.facts.fingerprint == real.fingerprint
         slot.start("reset", f"{FIND}/3")
-        answer = slot.poll(60.0)
+        answer = slot.poll(240.0)
         assert answer is not None
         assert answer.step is not None
-        assert "look around" in answer.step.info["admissible_commands"]  # type: ignore[operator]  # a list
         (java,) = children(slot.pid)
         os.kill(java, signal.SIGKILL)
         slot.start("step", "look around")
         with pytest.raises(EnvironmentFaultError, match="lost ScienceWorld's Java process") as caught:
-            slot.poll(60.0)
+            slot.poll(240.0)
         assert caught.value.kind == "crashed"
         slot.start("reset", f"{FIND}/3")
-        again = slot.poll(60.0)
+        again = slot.poll(240.0)
         assert again is not None
         assert again.step is not None
         assert again.step.observation == expected

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -48,9 +48,9 @@ def config_file(tmp_path: Path) -> Path:
     return path
 
 
-def stages_done(directory: RunDirectory) -> dict[str, dict[str, object]]:
+def stages_done(directory: RunDirectory) -> dict[str, dict[str, Any]]:
     record = json.loads(directory.manifest.read_text(encoding="utf-8"))
-    stages: dict[str, dict[str, object]] = record["stages"]
+    stages: dict[str, dict[str, Any]] = record["stages"]
     return stages
 
 
@@ -62,7 +62,7 @@ def check_finished(directory: RunDirectory) -> None:
     explored = read_rollouts(directory.exploration)
     assert len({t.id for t in explored}) == len(explored) == 8
     pairs = read_pairs(directory.pairs)
-    dropped = stages_done(directory)["pairs"]["result"]["dropped"]  # type: ignore[index]
+    dropped = stages_done(directory)["pairs"]["result"]["dropped"]
     assert len(pairs) + sum(dropped.values()) == len(explored)
     for method in ("sft", "dmpo", "dpo"):
         assert (directory.model(method) / "model.safetensors").is_file()
@@ -158,8 +158,8 @@ def test_two_processes_do_not_work_on_one_run(config_file: Path) -> None:
     holder = subprocess.Popen(  # noqa: S603 - our own code
         [sys.executable, "-c", code, str(run.directory.root / ".lock")], stdout=subprocess.PIPE
     )
+    assert holder.stdout is not None
     try:
-        assert holder.stdout is not None
         holder.stdout.readline()
         with pytest.raises(RunStateError, match="another process is working on this run"):
             run_pipeline(load_config(config_file))

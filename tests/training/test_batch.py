@@ -35,7 +35,7 @@ def test_groups_are_the_cheapest(lengths: list[int]) -> None:
 
 
 def test_groups_by_hand() -> None:
-    """400 and 365 together cost 800 + 64, apart 400 + 365 + 128: together. 100 in their pass would pad 300."""
+    """400 and 365 cost 800 + 64 together and 765 + 128 apart: together. With them, 100 would pad 300."""
     assert length_groups([100, 400, 84, 365]) == [[1, 3], [0, 2]]
     assert length_groups([7]) == [[0]]
 

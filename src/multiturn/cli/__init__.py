@@ -10,7 +10,8 @@ __all__ = ["main"]
 
 # glibc's mallopt options.
 _M_TRIM_THRESHOLD = -1
-_M_MMAP_MAX = -4
+_M_MMAP_THRESHOLD = -3
+_LARGEST_MMAP_THRESHOLD = 32 * 2**20
 
 
 def main() -> None:
@@ -29,13 +30,13 @@ def main() -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Let freed memory be used again instead of going back to the system at every large tensor.
+    """Let freed memory be used again instead of going back to the system with every activation.
 
-    By default glibc maps every large block anew, and training on a CPU pays for it with some hundred thousand
-    page faults a step. Other C libraries have no ``mallopt``; there nothing changes.
+    By default glibc maps and unmaps every large block, and training on a CPU pays for it with some hundred
+    thousand page faults a step. Other C libraries have no ``mallopt``; there nothing changes.
     """
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
         if mallopt is not None:
-            mallopt(_M_MMAP_MAX, 0)
-            mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+            mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
+            mallopt(_M_TRIM_THRESHOLD, 2**30)

@@ -121,6 +121,8 @@ def _arguments(
         "save_steps": max(1, math.ceil(steps / (settings.checkpoints + 1))),
         "save_total_limit": 1,
         "report_to": "none",
+        # Our own progress bar; transformers would switch it off together with its messages.
+        "disable_tqdm": False,
     }
 
 

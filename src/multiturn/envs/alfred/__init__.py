@@ -82,14 +82,13 @@ def household(
     """
     if size not in SIZES:
         raise _unknown("household", "size", size, tuple(SIZES))
-    chosen = dict(SIZES[size])
-    for name, value, least in (
-        ("receptacles", receptacles, LEAST_RECEPTACLES),
-        ("objects", objects, 1),
-        ("object_types", object_types, 2),
-    ):
-        if value is not None:
-            chosen[name] = _whole("household", name, value, least)
+    chosen = SIZES[size]
+    if receptacles is not None:
+        receptacles = _whole("household", "receptacles", receptacles, LEAST_RECEPTACLES)
+    if objects is not None:
+        objects = _whole("household", "objects", objects, 1)
+    if object_types is not None:
+        object_types = _whole("household", "object_types", object_types, 2)
     types = _subset("household", "task_types", task_types, TASK_TYPES)
     kinds = _subset("household", "rooms", rooms, tuple(ROOMS))
     for task_type in types:
@@ -103,11 +102,13 @@ def household(
         raise ConfigError(f"household: the option `prior` is {prior!r}; it has to be a number from 0 to 1")
     settings = HouseholdSettings(
         seed=_whole("household", "seed", seed, 0),
+        receptacles=receptacles or chosen.receptacles,
+        objects=objects or chosen.objects,
+        object_types=object_types or chosen.object_types,
         prior=float(prior),
         task_types=types,
         rooms=kinds,
         grammar=_grammar("household", grammar),
-        **chosen,
     )
     if max_turns is None:
         max_turns = min(_MOST_TURNS, 12 + 2 * settings.receptacles)

@@ -15,7 +15,7 @@ from multiturn.envs.alfred.pddl import And, Atom, Exists, Not, Problem
 from multiturn.envs.alfred.text import PUT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from multiturn.envs.alfred.pddl import Condition
     from multiturn.envs.alfred.text import Grammar
@@ -68,13 +68,13 @@ class HouseholdSettings:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
-SIZES: Mapping[str, Mapping[str, int]] = {
-    "tiny": {"receptacles": 4, "objects": 2, "object_types": 4},
-    "small": {"receptacles": 6, "objects": 3, "object_types": 8},
-    "medium": {"receptacles": 10, "objects": 4, "object_types": 14},
-    "full": {"receptacles": 24, "objects": 6, "object_types": 28},
+SIZES = {
+    "tiny": HouseholdSettings(receptacles=4, objects=2, object_types=4),
+    "small": HouseholdSettings(receptacles=6, objects=3, object_types=8),
+    "medium": HouseholdSettings(receptacles=10, objects=4, object_types=14),
+    "full": HouseholdSettings(receptacles=24, objects=6, object_types=28),
 }
-"""Name of a size -> the settings behind it."""
+"""Name of a size -> settings of that size."""
 
 
 def generate(settings: HouseholdSettings, split: str, index: int) -> Game:
