@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from faulty_environment import Faulty
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from multiturn.envs import ExpertAction, Step, register
+from multiturn.envs import ExpertAction, Step, _wire, register
 from multiturn.envs.registry import unregister
 from multiturn.envs.slots import (
     EnvironmentFacts,
@@ -100,6 +102,41 @@ def slot(request: pytest.FixtureRequest) -> Iterator[EnvironmentSlot]:
     local = LocalSlot(Faulty)
     yield local
     local.close()
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+STEPS = st.builds(
+    Step,
+    observation=st.text(alphabet=st.characters()),
+    reward=st.floats(allow_nan=False, allow_infinity=False),
+    terminated=st.booleans(),
+    truncated=st.booleans(),
+    success=st.none() | st.booleans(),
+    valid=st.booleans(),
+    info=st.dictionaries(st.text(), JSON, max_size=3),
+)
+
+
+@settings(deadline=None)
+@given(step=st.none() | STEPS, action=st.text(), max_turns=st.integers(min_value=1))
+def test_answers_survive_the_wire(step: Step | None, action: str, max_turns: int) -> None:
+    answer = SlotAnswer(step=step, expert=ExpertAction(action=action), max_turns=max_turns)
+    line = _wire.dump(_wire.encode_answer(answer))
+    assert line.count(b"\n") == 1, "one line, whatever is in it"
+    assert _wire.decode_answer(_wire.load(line)) == answer
+
+
+@pytest.mark.parametrize(
+    "line", [b"", b"{", b"[]\n", b"\xff\n", b"{}\n", b'{"step": 3, "expert": 0, "max_turns": 1}\n']
+)
+def test_lines_that_are_no_answers(line: bytes) -> None:
+    with pytest.raises(EnvironmentFaultError) as caught:
+        _wire.decode_answer(_wire.load(line))
+    assert caught.value.kind == "garbage"
 
 
 def test_a_slot_is_what_rollouts_expect(slot: EnvironmentSlot) -> None:

@@ -11,7 +11,7 @@ from fake_environments import FACTS, Ladder, TroubledSlot, jobs, ladders
 from multiturn.agents.formats import FORMATS
 from multiturn.agents.scripted import ScriptedAgent
 from multiturn.envs.slots import EnvironmentSlot, LocalSlot
-from multiturn.errors import ConfigError, EnvironmentFaultError, RunStateError
+from multiturn.errors import ConfigError, RunStateError
 from multiturn.rollouts.collect import CollectSettings, collect
 from multiturn.rollouts.jobs import Job, reply_seed
 from multiturn.rollouts.store import read_rollouts
@@ -219,42 +219,6 @@ def test_no_jobs_and_no_slots(tmp_path: Path) -> None:
     assert collect(says("up"), ladders(1), [], tmp_path / "r.jsonl", SETTINGS).mean_reward is None
     with pytest.raises(ValueError, match="no slots"):
         collect(says("up"), [], jobs("train-1"), tmp_path / "r.jsonl", SETTINGS)
-
-
-def test_an_environment_that_fails_once(tmp_path: Path) -> None:
-    slot = TroubledSlot(faults={"train-3": 1})
-    report = collect(says("up"), [slot], jobs("train-2", "train-3"), tmp_path / "r.jsonl", SETTINGS)
-    trajectories = read_rollouts(tmp_path / "r.jsonl")
-    assert [t.reward for t in trajectories] == [1.0, 1.0]
-    assert [t.info["faults"] for t in trajectories] == [0, 1]
-    assert said(trajectories[1])[1:3] == [("user", "A ladder of 3 rungs."), ("assistant", "up")]
-    assert report.counts["faults"] == 1
-
-
-def test_an_environment_that_fails_twice(tmp_path: Path) -> None:
-    slot = TroubledSlot(faults={"train-3": 2})
-    report = collect(says("up"), [slot], jobs("train-3", "train-2"), tmp_path / "r.jsonl", SETTINGS)
-    failed, played = read_rollouts(tmp_path / "r.jsonl")
-    assert failed.outcome is Outcome.ENVIRONMENT_ERROR
-    assert (failed.reward, failed.success) == (None, None)
-    assert failed.messages[-1].role == "assistant"
-    assert failed.info["fault"] == "the ladder broke"
-    assert failed.info["fault_kind"] == "crashed"
-    assert played.reward == 1.0
-    assert report.outcomes == {"completed": 1, "environment_error": 1}
-    assert (report.known, report.mean_reward) == (1, 1.0)
-
-
-def test_an_environment_that_always_fails_is_given_up(tmp_path: Path) -> None:
-    """After eight lost episodes in a row; they are not kept, so that they are played again."""
-    tasks = [f"train-{n}" for n in range(3, 15)]
-    slot = TroubledSlot(faults=dict.fromkeys(tasks, 99))
-    with pytest.raises(EnvironmentFaultError, match="8 episodes in a row"):
-        collect(says("up"), [slot], jobs(*tasks), tmp_path / "r.jsonl", SETTINGS)
-    assert read_rollouts(tmp_path / "r.jsonl") == []
-    settings = CollectSettings(format=FORMATS["action"], max_turns=20)
-    healthy = collect(says("up"), ladders(1), jobs(*tasks), tmp_path / "other.jsonl", settings)
-    assert healthy.successes == len(tasks)
 
 
 def test_a_slow_slot_holds_up_nobody(tmp_path: Path) -> None:

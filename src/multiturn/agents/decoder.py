@@ -36,6 +36,11 @@ class Decoder(Protocol):
 
     ids: list[list[int]]
 
+    @property
+    def nbytes(self) -> int:
+        """The memory of what is kept of the rows, in bytes."""
+        ...
+
     def step(self, work: Sequence[tuple[int, Sequence[int]]]) -> torch.Tensor:
         """Append tokens to rows.
 
@@ -181,8 +186,13 @@ class PlainDecoder:
         """Forget the rows."""
         self.ids = [[] for _ in self.ids]
 
+    @property
+    def nbytes(self) -> int:
+        """Nothing is kept."""
+        return 0
 
-def make_decoder(model: PreTrainedModel, *, rows: int, max_length: int) -> CachedDecoder | PlainDecoder:
+
+def make_decoder(model: PreTrainedModel, *, rows: int, max_length: int) -> Decoder:
     """The fast decoder, after a test that it gives what the model gives; otherwise the plain one.
 
     Args:

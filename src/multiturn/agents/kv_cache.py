@@ -212,7 +212,7 @@ def attend(
         query: ``[1, query heads, T, head_dim]``.
         key: The layer's keys ``[rows, heads, room, head_dim]``.
         value: The layer's values ``[rows, heads, room, value_dim]``.
-        attention_mask: ``[T, room]``, true where a token sees a column of its row, from `_mask`.
+        attention_mask: ``[T, room]``, true where a column of its row is hidden from a token, from `_mask`.
         scaling: The factor on the scores; by default one over the root of head_dim.
         softcap: The scores are squashed to plus or minus this, where the model does so.
         **kwargs: Of no consequence here (dropout, the sliding window that the mask holds already), except
@@ -236,9 +236,9 @@ def attend(
             stop = min(start + _QUERIES, end)
             # What comes after a token is not seen by it.
             columns = length - (end - stop)
-            seen = attention_mask[start:stop, :columns]
+            hidden = attention_mask[start:stop, :columns]
             keys, values = key[row, :, :columns], value[row, :, :columns]
-            out[start:stop] = _attend_chunk(query[0, :, start:stop], keys, values, seen, scale, softcap)
+            out[start:stop] = _attend_chunk(query[0, :, start:stop], keys, values, hidden, scale, softcap)
     return out[None], None
 
 
@@ -246,7 +246,7 @@ def _attend_singles(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    seen: torch.Tensor,
+    hidden: torch.Tensor,
     scale: float,
     softcap: float | None,
 ) -> torch.Tensor:
@@ -257,13 +257,13 @@ def _attend_singles(
     """
     ragged = _PASS.get()
     (low, high), n = ragged.span, ragged.singles
-    queries, seen = query[0, :, :n].transpose(0, 1), seen[:n]
+    queries, hidden = query[0, :, :n].transpose(0, 1), hidden[:n]
     if n < high - low:
         at = ragged.rows[:n] - low
         queries = queries.new_zeros(high - low, *queries.shape[1:]).index_copy_(0, at, queries)
-        seen = seen.new_ones(high - low, seen.shape[1]).index_copy_(0, at, seen)
+        hidden = hidden.new_zeros(high - low, hidden.shape[1]).index_copy_(0, at, hidden)
     queries = queries.reshape(high - low, key.shape[1], -1, queries.shape[-1])
-    result = _weighted(queries, key[low:high], value[low:high], seen[:, None, None], scale, softcap)
+    result = _weighted(queries, key[low:high], value[low:high], hidden[:, None, None], scale, softcap)
     result = result.reshape(high - low, query.shape[1], -1)
     return result if n == high - low else result[at]
 
@@ -272,7 +272,7 @@ def _attend_chunk(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    seen: torch.Tensor,
+    hidden: torch.Tensor,
     scale: float,
     softcap: float | None,
 ) -> torch.Tensor:
@@ -280,8 +280,8 @@ def _attend_chunk(
     # The query heads that share a key head stand below each other, as if they were more tokens.
     heads, count, _ = query.shape
     queries = query.reshape(key.shape[0], -1, query.shape[-1])
-    seen = seen.repeat(queries.shape[1] // count, 1)
-    result = _weighted(queries, key, value, seen, scale, softcap)
+    hidden = hidden.repeat(queries.shape[1] // count, 1)
+    result = _weighted(queries, key, value, hidden, scale, softcap)
     return result.reshape(heads, count, -1).transpose(0, 1)
 
 
@@ -289,16 +289,16 @@ def _weighted(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    seen: torch.Tensor,
+    hidden: torch.Tensor,
     scale: float,
     softcap: float | None,
 ) -> torch.Tensor:
-    """``softmax(query @ key * scale) @ value`` over what is seen; the softmax in float32 at least."""
+    """``softmax(query @ key * scale) @ value`` over what is not hidden; the softmax in float32 at least."""
     scores = torch.matmul(query, key.transpose(-1, -2))
-    scores = scores.to(torch.promote_types(scores.dtype, torch.float32)) * scale
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32)).mul_(scale)
     if softcap is not None:
-        scores = torch.tanh(scores / softcap) * softcap
-    weights = scores.masked_fill_(~seen, -torch.inf).softmax(dim=-1)
+        scores = scores.div_(softcap).tanh_().mul_(softcap)
+    weights = scores.masked_fill_(hidden, -torch.inf).softmax(dim=-1)
     return torch.matmul(weights.to(value.dtype), value)
 
 
@@ -308,7 +308,7 @@ def _mask(
     mask_function: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor],
     **kwargs: Any,  # noqa: ARG001 - the signature is transformers'
 ) -> torch.Tensor:
-    """The mask ``[T, room]`` of the running pass: which columns of its own row a token sees.
+    """The mask ``[T, room]`` of the running pass: which columns of its own row a token does not see.
 
     Args:
         kv_length: The room.
@@ -318,7 +318,7 @@ def _mask(
     query = _PASS.get().positions[:, None]
     key = torch.arange(kv_length, device=query.device)[None]
     zero = torch.zeros_like(query)
-    return mask_function(zero, zero, query, key)
+    return ~mask_function(zero, zero, query, key)
 
 
 AttentionInterface.register(ATTENTION, attend)

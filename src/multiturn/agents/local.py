@@ -126,6 +126,11 @@ class LocalAgent:
         self._open: dict[int, _Writing] = {}
         self._overflown: list[int] = []
 
+    @property
+    def cache_bytes(self) -> int:
+        """The memory that keys and values take at the moment."""
+        return self._decoder.nbytes
+
     def submit(self, request: Request) -> None:
         """Take a request.
 

@@ -61,18 +61,19 @@ def decoding_copy(model: PreTrainedModel | PeftModel, dtype: torch.dtype) -> Pre
             parameter.data = parameter.data.to(dtype)
     else:
         # What the memo holds is not copied: every parameter is replaced by its converted self.
-        memo: dict[int, Any] = {
-            id(p): nn.Parameter(
-                p.detach().to(dtype) if p.is_floating_point() else p.detach(), requires_grad=False
-            )
-            for p in model.parameters()
-        }
+        memo: dict[int, Any] = {id(p): _converted(p, dtype) for p in model.parameters()}
         memo |= {id(b): b for b in model.buffers()}
         duplicate = copy.deepcopy(model, memo)
     _settle(duplicate)
     if dtype == torch.bfloat16 and next(duplicate.parameters()).device.type == "cpu":
         _pack_linears(duplicate)
     return duplicate
+
+
+def _converted(parameter: nn.Parameter, dtype: torch.dtype) -> nn.Parameter:
+    if type(parameter) is not nn.Parameter or not parameter.is_floating_point():
+        return parameter  # quantized; it has a dtype of its own
+    return nn.Parameter(parameter.detach().to(dtype), requires_grad=False)
 
 
 def count_weights(model: nn.Module) -> int:

@@ -20,6 +20,7 @@ def list_environments(
     Example: `multiturn env list household`
     """
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from multiturn.envs import registry
@@ -29,12 +30,13 @@ def list_environments(
         table.add_column("environment", style="bold", no_wrap=True)
         table.add_column("what it is")
         for known, summary in registry.available().items():
-            table.add_row(known, summary)
+            table.add_row(known, escape(summary))
     else:
         for heading in ("option", "type", "default", "what it does"):
             table.add_column(heading, style="bold" if heading == "option" else None)
         for option in registry.options_of(name):
-            table.add_row(option.name, option.type, option.default or "required", option.summary)
+            cells = (option.name, option.type, option.default or "required", option.summary)
+            table.add_row(*(escape(cell) for cell in cells))
     Console().print(table)
 
 

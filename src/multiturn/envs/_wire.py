@@ -123,7 +123,7 @@ def checked_step(step: object) -> Step:
     for name in ("terminated", "truncated", "valid"):
         if not isinstance(getattr(step, name), bool):
             raise _garbage(f"{name!r} is {_short(getattr(step, name))}; it must be True or False")
-    if step.success not in {None, True, False}:
+    if step.success is not None and not isinstance(step.success, bool):
         raise _garbage(f"'success' is {_short(step.success)}; it must be True, False or None")
     return step
 

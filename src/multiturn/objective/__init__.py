@@ -9,6 +9,7 @@ from multiturn.objective.losses import (
     dmpo,
     dpo,
     sft,
+    with_chosen_nll,
 )
 from multiturn.objective.weights import WEIGHTINGS, Weighting, turn_weights, uniform_weights
 
@@ -25,4 +26,5 @@ __all__ = [
     "sft",
     "turn_weights",
     "uniform_weights",
+    "with_chosen_nll",
 ]

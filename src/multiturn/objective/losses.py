@@ -262,6 +262,36 @@ def sft(turn_logps: Tensor, num_tokens: Tensor, *, num_turns: Tensor | None = No
     return ObjectiveOutput(losses=losses, counts=counts, metrics={"nll/token": losses.detach()})
 
 
+def with_chosen_nll(
+    output: ObjectiveOutput, chosen: Tensor, num_tokens: Tensor, num_turns: Tensor, *, weight: float
+) -> ObjectiveOutput:
+    """Add the chosen side's negative log-likelihood per token to a pairwise objective (M15).
+
+    It keeps what is preferred likely: a pairwise loss alone is content when both sides become less likely.
+
+    Args:
+        output: What the pairwise objective gives for ``B`` pairs.
+        chosen: ``[B, T]`` nats, per-turn sums of the chosen side under the policy.
+        num_tokens: ``[B]`` integers of at least 1, the chosen side's scored tokens.
+        num_turns: ``[B]`` integers of at least 1, the chosen side's scored turns.
+        weight: How much it counts beside the pairwise loss; 0 or more, finite.
+
+    Returns:
+        The sum of the losses, and one metric more, ``nll/token``.
+
+    Raises:
+        ValueError: `weight` is out of range, or the shapes do not agree.
+    """
+    if not (math.isfinite(weight) and weight >= 0.0):
+        raise ValueError(f"the weight of the chosen NLL is {weight}; it must be a finite number, 0 or more")
+    likelihood = sft(chosen, num_tokens, num_turns=num_turns)
+    return dataclasses.replace(
+        output,
+        losses=output.losses + weight * likelihood.losses.to(output.losses.dtype),
+        metrics={**output.metrics, **likelihood.metrics},
+    )
+
+
 def _check_logps(name: str, logps: Tensor, per_row: Tensor) -> None:
     """Refuse log-probabilities that are not floating-point ``[B, T]`` with a number for each row."""
     if logps.ndim != 2 or not logps.is_floating_point():

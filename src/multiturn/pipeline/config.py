@@ -148,6 +148,8 @@ class PreferenceSettings(TrainSettings):
         objective: ``dmpo`` (turn weights phi) or ``dpo`` (uniform turn weights).
         beta: The strength of the constraint to the reference.
         gamma: The discount of a turn, for ``dmpo``.
+        chosen_nll: The weight of the chosen side's negative log-likelihood beside the pairwise loss; the
+            paper has none.
     """
 
     learning_rate: Positive = 1e-6
@@ -156,6 +158,7 @@ class PreferenceSettings(TrainSettings):
     objective: Literal["dmpo", "dpo"] = "dmpo"
     beta: Positive = 0.1
     gamma: Fraction = 0.7
+    chosen_nll: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
 
 
 class ExpertSettings(_Section):

@@ -86,6 +86,7 @@ def train_on_pairs(
         objective=settings.objective,
         beta=settings.beta,
         gamma=settings.gamma,
+        chosen_nll=settings.chosen_nll,
         reference_cache=None if reference_cache is None else str(reference_cache),
     )
     return train_preference(load_model(model), pairs, arguments, peft_config=_peft_config(settings.lora))

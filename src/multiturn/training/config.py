@@ -111,6 +111,9 @@ class DMPOConfig(TurnTrainingArguments):
         objective: ``"dmpo"`` (turn weights phi) or ``"dpo"`` (every turn counts alike: trajectory DPO).
         beta: The strength of the constraint to the reference, above 0.
         gamma: The discount of a turn, in [0, 1]; only ``dmpo`` reads it.
+        chosen_nll: The weight of the chosen side's negative log-likelihood per token beside the pairwise loss
+            (M15), 0 or more. It keeps the chosen side likely where a small model would let both sides fall;
+            the paper has no such term, so it is off by default.
         reference: Where the reference's log-probabilities come from. ``"cached"``: computed once before the
             first step and kept on disk, so no second model stays in memory and a resumed run does not compute
             them again. ``"live"``: a frozen second model (or `ref_model`) runs at every step.
@@ -129,6 +132,7 @@ class DMPOConfig(TurnTrainingArguments):
     objective: str = "dmpo"
     beta: float = 0.1
     gamma: float = 0.7
+    chosen_nll: float = 0.0
     reference: str = "auto"
     reference_cache: str | None = None
     collapse_warning_nats: float = 1.0
@@ -147,6 +151,8 @@ class DMPOConfig(TurnTrainingArguments):
             raise ConfigError(f"beta is {self.beta!r}; use a finite number above 0, such as 0.1")
         if not (_is_number(self.gamma) and 0.0 <= self.gamma <= 1.0):
             raise ConfigError(f"gamma is {self.gamma!r}; it is a discount, use a number in [0, 1]")
+        if not (_is_number(self.chosen_nll) and 0.0 <= self.chosen_nll < math.inf):
+            raise ConfigError(f"chosen_nll is {self.chosen_nll!r}; use a finite number, 0 or more")
         if self.reference not in REFERENCES:
             raise ConfigError(f"reference is {self.reference!r}; use one of {', '.join(REFERENCES)}")
         if not (_is_number(self.collapse_warning_nats) and self.collapse_warning_nats > 0.0):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Protocol
 
-from multiturn.objective import PAIR_OBJECTIVES, PairLogps, sft
+from multiturn.objective import PAIR_OBJECTIVES, PairLogps, sft, with_chosen_nll
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -77,11 +77,13 @@ class PairTask:
         objective: A name in `PAIR_OBJECTIVES`.
         beta: The strength of the constraint to the reference.
         gamma: The discount of a turn.
+        chosen_nll: The weight of the chosen side's negative log-likelihood (M15); 0 leaves it out.
     """
 
     objective: str
     beta: float
     gamma: float
+    chosen_nll: float = 0.0
     needs_reference: bool = True
 
     @property
@@ -98,7 +100,6 @@ class PairTask:
         self, policy: Tensor, reference: Tensor | None, num_turns: Tensor, num_tokens: Tensor
     ) -> ObjectiveOutput:
         """Losses of the pairs whose chosen sequences come first and whose rejected ones follow."""
-        del num_tokens
         if reference is None:
             raise ValueError(f"{self.name} needs the reference's log-probabilities")
         pairs = policy.shape[0] // 2
@@ -110,4 +111,9 @@ class PairTask:
             num_turns_chosen=num_turns[:pairs],
             num_turns_rejected=num_turns[pairs:],
         )
-        return PAIR_OBJECTIVES[self.objective](logps, beta=self.beta, gamma=self.gamma)
+        output = PAIR_OBJECTIVES[self.objective](logps, beta=self.beta, gamma=self.gamma)
+        if not self.chosen_nll:
+            return output
+        return with_chosen_nll(
+            output, policy[:pairs], num_tokens[:pairs], num_turns[:pairs], weight=self.chosen_nll
+        )

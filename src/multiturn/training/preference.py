@@ -97,7 +97,7 @@ class DMPOTrainer(TurnTrainer):
         super().__init__(
             attach_adapter(policy, peft_config, args),
             args,
-            task=PairTask(args.objective, float(args.beta), float(args.gamma)),
+            task=PairTask(args.objective, float(args.beta), float(args.gamma), float(args.chosen_nll)),
             train_dataset=train_rows,
             eval_dataset=eval_rows,
             processing_class=tokenizer,
