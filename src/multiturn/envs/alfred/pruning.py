@@ -18,7 +18,11 @@ __all__ = ["LEAST_RECEPTACLES", "prune"]
 LEAST_RECEPTACLES = 4
 """Two sources, a target and a tool: no goal needs more receptacles."""
 
-_TOOLS = {"isclean": "sinkbasintype", "ishot": "microwavetype", "iscool": "fridgetype"}
+_TOOLS = {
+    "isclean": ("sinkbasintype", "sinktype"),
+    "ishot": ("microwavetype",),
+    "iscool": ("fridgetype",),
+}
 
 
 def prune(problem: Problem, *, receptacles: int, objects: int) -> Problem:
@@ -77,6 +81,9 @@ class _Room:
         """Names in an order that looks random but is always the same."""
         return sorted(names, key=lambda name: hashlib.sha256(f"{self._name} {name}".encode()).digest())
 
+    def _of_type(self, kind: str) -> list[str]:
+        return self.drawn(name for name, type_ in self.receptacle_type.items() if type_ == kind)
+
     def _places(self, item: str) -> list[str]:
         return [place for name, place in self._placed if name == item]
 
@@ -89,11 +96,13 @@ class _Room:
         Objects that are in a target already are the last choice: there has to be something to do.
         """
         targets = [atom.arguments[1] for atom in self._atoms if atom.predicate == "receptacletype"]
-        tools = [_TOOLS[atom.predicate] for atom in self._atoms if atom.predicate in _TOOLS]
+        wanted = [(target,) for target in targets]
+        wanted += [_TOOLS[atom.predicate] for atom in self._atoms if atom.predicate in _TOOLS]
         receptacles: dict[str, None] = {}
-        for kind in dict.fromkeys([*targets, *tools]):
-            instances = [name for name, type_ in self.receptacle_type.items() if type_ == kind]
-            receptacles.update(dict.fromkeys(self.drawn(instances)[:1]))
+        for kinds in wanted:
+            instances = [name for kind in kinds for name in self._of_type(kind)]
+            if receptacles.keys().isdisjoint(instances):
+                receptacles.update(dict.fromkeys(instances[:1]))
         objects: dict[str, None] = {}
         for variable, kind in dict.fromkeys(
             atom.arguments for atom in self._atoms if atom.predicate == "objecttype"
