@@ -1,4 +1,4 @@
-"""`household` and `alfworld` as environments: options, tasks, rewards, files, pruned rooms."""
+"""`household` as an environment, and what it shares with `alfworld`: episodes, rewards, options."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from test_alfred_engine import INTRO, KITCHEN
 
-from multiturn.envs.alfred import TASK_TYPES, AlfworldEnvironment, alfworld, household, parse_problem
-from multiturn.envs.alfred.pruning import prune
+from multiturn.envs.alfred import TASK_TYPES, alfworld, household
 from multiturn.envs.base import Environment
-from multiturn.errors import ConfigError, DataError
+from multiturn.errors import ConfigError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,9 +39,15 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """A folder with three games in compact form."""
+def write_compact(folder: Path, rows: list[dict[str, Any]], split: str = "train") -> Path:
+    folder.mkdir(exist_ok=True)
+    with lzma.open(folder / f"{split}.jsonl.xz", "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    return folder
+
+
+def three_games(folder: Path) -> Path:
+    """Make a folder with three games in compact form."""
     ids = [
         HEAT,
         "pick_and_place_simple-Mug-None-Shelf-2/trial_2",
@@ -51,28 +56,7 @@ def data(tmp_path: Path) -> Path:
     rows = [
         {"id": game_id, "task": "heat some apple and put it in fridge.", "pddl": KITCHEN} for game_id in ids
     ]
-    return write_compact(tmp_path / "data", rows)
-
-
-def write_compact(folder: Path, rows: list[dict[str, Any]], split: str = "train") -> Path:
-    folder.mkdir(exist_ok=True)
-    with lzma.open(folder / f"{split}.jsonl.xz", "wt", encoding="utf-8") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
-    return folder
-
-
-def write_game_file(
-    root: Path, game_id: str, *, put: str = "put {o} in/on {r}", solvable: bool = True
-) -> Path:
-    grammar = (
-        'grammar :: """{"task": [{"rhs": "Your task is to: heat some apple and put it in fridge."}]}""";\n'
-        f'action PutObject {{ template :: "{put}"; }}'
-    )
-    path = root / "json_2.1.1" / "valid_unseen" / game_id / "game.tw-pddl"
-    path.parent.mkdir(parents=True)
-    game = {"pddl_domain": "", "grammar": grammar, "pddl_problem": KITCHEN, "solvable": solvable}
-    path.write_text(json.dumps(game), encoding="utf-8")
-    return path
+    return write_compact(folder / "data", rows)
 
 
 def run_expert(env: AlfredEnvironment, task_id: str, limit: int | None = None) -> tuple[bool, int]:
@@ -87,13 +71,13 @@ def run_expert(env: AlfredEnvironment, task_id: str, limit: int | None = None) -
     return step.terminated, limit or env.max_turns
 
 
-def test_both_are_environments(data: Path) -> None:
+def test_both_are_environments(tmp_path: Path) -> None:
     assert isinstance(household(), Environment)
-    assert isinstance(alfworld(path=str(data)), Environment)
+    assert isinstance(alfworld(path=str(three_games(tmp_path))), Environment)
 
 
-def test_an_episode_from_the_first_sentence_to_the_reward(data: Path) -> None:
-    env = alfworld(path=str(data))
+def test_an_episode_from_the_first_sentence_to_the_reward(tmp_path: Path) -> None:
+    env = alfworld(path=str(three_games(tmp_path)))
     step = env.reset(f"train/{HEAT}")
     assert step.observation == INTRO.removeprefix("-= Welcome to TextWorld, ALFRED! =-\n\n")
     assert (step.reward, step.terminated, step.success, step.valid) == (0.0, False, False, True)
@@ -112,9 +96,10 @@ def test_an_episode_from_the_first_sentence_to_the_reward(data: Path) -> None:
     assert env.reset(f"train/{HEAT}").success is False
 
 
-def test_admissible_commands_are_told_only_on_request(data: Path) -> None:
-    assert alfworld(path=str(data)).reset(f"train/{HEAT}").info == {}
-    commands = alfworld(path=str(data), admissible=True).reset(f"train/{HEAT}").info["admissible_commands"]
+def test_admissible_commands_are_told_only_on_request(tmp_path: Path) -> None:
+    folder = str(three_games(tmp_path))
+    assert alfworld(path=folder).reset(f"train/{HEAT}").info == {}
+    commands = alfworld(path=folder, admissible=True).reset(f"train/{HEAT}").info["admissible_commands"]
     assert isinstance(commands, list)
     assert commands[-2:] == ["inventory", "look"]
 
@@ -132,9 +117,6 @@ def test_an_environment_says_that_reset_comes_first() -> None:
 def test_instructions_name_the_command_of_the_wording() -> None:
     assert "put O in/on X" in household().instructions
     assert "move O to X" in household(grammar="move").instructions
-
-
-# --- household ---------------------------------------------------------------------------------------
 
 
 def test_household_tasks() -> None:
@@ -197,214 +179,3 @@ def test_household_fingerprints_follow_what_the_answers_depend_on() -> None:
     assert household(train=5, test=5, max_turns=9, admissible=True).fingerprint == base
     assert household(seed=1).fingerprint != base
     assert household(size="tiny").fingerprint != base
-
-
-# --- alfworld ----------------------------------------------------------------------------------------
-
-
-def test_alfworld_says_what_to_set_when_the_games_are_missing(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="MULTITURN_ALFWORLD_DATA"):
-        alfworld()
-    with pytest.raises(ConfigError, match="is not a folder"):
-        alfworld(path=str(tmp_path / "nowhere"))
-    with pytest.raises(ConfigError, match="there are no games in"):
-        alfworld(path=str(tmp_path))
-
-
-def test_alfworld_finds_the_games_by_the_environment_variable(
-    data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MULTITURN_ALFWORLD_DATA", str(data))
-    env = alfworld()
-    assert {task.type for task in env.tasks("train")} == {
-        "pick_heat_then_place_in_recep",
-        "pick_and_place_simple",
-        "look_at_obj_in_light",
-    }
-    assert {task.id for task in env.tasks("train")} >= {f"train/{HEAT}"}
-    with pytest.raises(ConfigError, match="'valid_seen' are not there; the folder has train"):
-        env.tasks("valid_seen")
-    with pytest.raises(ConfigError, match="has no split 'test'"):
-        env.tasks("test")
-
-
-def test_alfworld_filters(data: Path) -> None:
-    def ids(**options: Any) -> list[str]:
-        return [task.id for task in alfworld(path=str(data), **options).tasks("train")]
-
-    everything = ids()
-    assert len(everything) == 3
-    assert ids(task_types=["pick_heat_then_place_in_recep"]) == [f"train/{HEAT}"]
-    assert ids(limit=2) == everything[:2]
-    assert ids(largest_room=6) == everything
-    assert ids(largest_room=5) == []
-    left_out = alfworld(path=str(data), task_types=["pick_and_place_simple"])
-    with pytest.raises(ConfigError, match="the options may leave tasks out"):
-        left_out.reset(f"train/{HEAT}")
-    assert left_out.fingerprint == alfworld(path=str(data)).fingerprint
-
-
-def test_alfworld_reads_its_cache_and_rebuilds_a_broken_one(data: Path, own_cache: Path) -> None:
-    expected = alfworld(path=str(data)).tasks("train")
-    (cached,) = (own_cache / "alfworld").iterdir()
-    made = cached.stat().st_mtime_ns
-    assert alfworld(path=str(data)).tasks("train") == expected
-    assert cached.stat().st_mtime_ns == made
-    cached.write_bytes(cached.read_bytes()[:100])
-    assert alfworld(path=str(data)).tasks("train") == expected
-    assert cached.stat().st_mtime_ns != made
-
-
-def test_alfworld_does_without_a_cache_that_cannot_be_written(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    blocked = tmp_path / "a file"
-    blocked.touch()
-    monkeypatch.setenv("MULTITURN_CACHE", str(blocked))
-    assert len(alfworld(path=str(data)).tasks("train")) == 3
-
-
-@pytest.mark.parametrize("line", ["{broken", '{"id": "a/b"}', '{"id": 1, "task": "x", "pddl": "y"}', "[]"])
-def test_alfworld_names_file_and_line_of_a_bad_row(tmp_path: Path, line: str) -> None:
-    with lzma.open(tmp_path / "train.jsonl.xz", "wt", encoding="utf-8") as file:
-        file.write(json.dumps({"id": HEAT, "task": "x", "pddl": KITCHEN}) + f"\n{line}\n")
-    with pytest.raises(DataError, match=r"train\.jsonl\.xz:2: is not a row"):
-        alfworld(path=str(tmp_path)).tasks("train")
-
-
-def test_alfworld_names_a_game_that_cannot_be_used(tmp_path: Path) -> None:
-    write_compact(tmp_path, [{"id": HEAT, "task": "x", "pddl": "(define (problem x))"}])
-    env = alfworld(path=str(tmp_path))
-    with pytest.raises(DataError, match=f"{HEAT}.*no section :init"):
-        env.reset(f"train/{HEAT}")
-
-
-def test_alfworld_reads_the_layout_of_its_own_download(tmp_path: Path) -> None:
-    write_game_file(tmp_path, HEAT)
-    write_game_file(tmp_path, "pick_and_place_simple-Mug-None-Shelf-2/trial_2", solvable=False)
-    write_game_file(tmp_path, "pick_and_place_with_movable_recep-Mug-Cup-Shelf-2/trial_3")
-    write_game_file(tmp_path, "pick_and_place_simple-AppleSliced-None-Shelf-2/trial_4")
-    newer = HEAT.replace("trial_1", "trial_5")
-    write_game_file(tmp_path, newer, put="move {o} to {r}")
-    for path in (tmp_path, tmp_path / "json_2.1.1"):
-        env = alfworld(path=str(path))
-        assert {task.id for task in env.tasks("valid_unseen")} == {
-            f"valid_unseen/{HEAT}",
-            f"valid_unseen/{newer}",
-        }
-        step = env.reset(f"valid_unseen/{HEAT}")
-        assert step.observation.endswith("Your task is to: heat some apple and put it in fridge.")
-        assert run_expert(env, f"valid_unseen/{HEAT}")[0]
-        env.reset(f"valid_unseen/{newer}")
-        assert env.step("go to fridge 1").observation == "You arrive at fridge 1. The fridge 1 is closed."
-        assert run_expert(env, f"valid_unseen/{newer}")[0]
-
-
-def test_alfworld_names_a_game_file_that_cannot_be_used(tmp_path: Path) -> None:
-    path = write_game_file(tmp_path, HEAT)
-    env = alfworld(path=str(tmp_path))
-    assert env.tasks("valid_unseen")
-    path.write_text('{"grammar": "no task", "pddl_problem": ""}', encoding="utf-8")
-    with pytest.raises(DataError, match="Your task is to"):
-        env.reset(f"valid_unseen/{HEAT}")
-    path.write_text("{", encoding="utf-8")
-    with pytest.raises(DataError, match="is not a game of ALFWorld"):
-        env.reset(f"valid_unseen/{HEAT}")
-
-
-def test_alfworld_can_be_asked_for_one_wording(data: Path) -> None:
-    env = alfworld(path=str(data), grammar="move")
-    env.reset(f"train/{HEAT}")
-    assert env.step("go to fridge 1").observation == "You arrive at fridge 1. The fridge 1 is closed."
-    assert env.fingerprint != alfworld(path=str(data)).fingerprint
-
-
-# --- pruned rooms ------------------------------------------------------------------------------------
-
-
-def test_a_pruned_room_keeps_what_the_goal_needs() -> None:
-    """Hot apple to the fridge: a fridge, a microwave, an apple and where it lies; one more."""
-    problem = prune(parse_problem(KITCHEN), receptacles=4, objects=1)
-    kinds = sorted(kind for _, kind in problem.facts["receptacletype"])
-    assert len(kinds) == 4
-    assert set(kinds) > {"fridgetype", "microwavetype"}
-    assert "appletype" in {kind for _, kind in problem.facts["objecttype"]}
-    places = [place for _, place in problem.facts["inreceptacle"]]
-    assert max(map(places.count, places)) == 1
-    assert problem == prune(parse_problem(KITCHEN), receptacles=4, objects=1)
-
-
-def test_pruning_to_more_than_there_is_changes_nothing() -> None:
-    problem = parse_problem(KITCHEN)
-    assert prune(problem, receptacles=99, objects=99) == problem
-
-
-def test_pruned_games_have_another_name_and_fingerprint(data: Path) -> None:
-    plain = alfworld(path=str(data))
-    pruned = alfworld(path=str(data), max_receptacles=6, max_objects_per_receptacle=4)
-    other = alfworld(path=str(data), max_receptacles=5, max_objects_per_receptacle=4)
-    assert (plain.name, pruned.name) == ("alfworld", "alfworld-pruned-6x4")
-    assert len({env.fingerprint for env in (plain, pruned, other)}) == 3
-    assert pruned.fingerprint.startswith("alfworld-pruned-6x4-")
-    assert run_expert(pruned, f"train/{HEAT}")[0]
-    with pytest.raises(ConfigError, match="`max_receptacles` is 2; it has to be a whole number, 4 or more"):
-        alfworld(path=str(data), max_receptacles=2)
-
-
-# --- the real games ----------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def real(shared_data: Path) -> Path:
-    folder = shared_data / "alfworld"
-    if not folder.is_dir():
-        pytest.skip("the ALFWorld games are not among the benchmark data")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def sample(real: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every 24th game for training: 149 games of all types."""
-    with lzma.open(real / "train.jsonl.xz") as file:
-        rows = [json.loads(line) for number, line in enumerate(file) if number % 24 == 0]
-    return write_compact(tmp_path_factory.mktemp("sample"), rows)
-
-
-def share_won(env: AlfworldEnvironment, split: str, number: int) -> tuple[float, float]:
-    """The share of games that the expert wins, and its turns on average."""
-    played = [run_expert(env, task.id) for task in env.tasks(split)[:number]]
-    return sum(won for won, _ in played) / len(played), sum(turns for _, turns in played) / len(played)
-
-
-def test_the_expert_wins_real_games(sample: Path) -> None:
-    env = alfworld(path=str(sample))
-    assert {task.type for task in env.tasks("train")} == set(TASK_TYPES)
-    won, turns = share_won(env, "train", 149)
-    assert won >= 0.99
-    assert turns < 10
-
-
-def test_the_expert_wins_pruned_games(sample: Path) -> None:
-    env = alfworld(path=str(sample), max_receptacles=6, max_objects_per_receptacle=4)
-    for task in env.tasks("train")[:20]:
-        facts = env.game(task.id).problem.facts
-        assert len(facts["receptacletype"]) <= 6
-    won, turns = share_won(env, "train", 100)
-    assert won == 1.0
-    assert turns < 9
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("split", ["train", "valid_seen"])
-def test_the_expert_wins_nearly_all_real_games(real: Path, split: str) -> None:
-    env = alfworld(path=str(real))
-    assert len(env.tasks(split)) == {"train": 3554, "valid_seen": 140}[split]
-    won, turns = share_won(env, split, 10**6)
-    assert won >= 0.99
-    assert turns < 10
-
-
-@pytest.mark.slow
-def test_every_pruned_real_game_can_be_won(real: Path) -> None:
-    env = alfworld(path=str(real), max_receptacles=4, max_objects_per_receptacle=1)
-    assert share_won(env, "train", 10**6)[0] >= 0.999

@@ -96,7 +96,7 @@ class _Room:
         Objects that are in a target already are the last choice: there has to be something to do.
         """
         targets = [atom.arguments[1] for atom in self._atoms if atom.predicate == "receptacletype"]
-        wanted = [(target,) for target in targets]
+        wanted: list[tuple[str, ...]] = [(target,) for target in targets]
         wanted += [_TOOLS[atom.predicate] for atom in self._atoms if atom.predicate in _TOOLS]
         receptacles: dict[str, None] = {}
         for kinds in wanted:
