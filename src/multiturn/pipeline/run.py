@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import time
 from pathlib import Path
@@ -93,20 +94,12 @@ def _bind(work: Callable[..., dict[str, Any]], *arguments: Any) -> Callable[[], 
     return lambda: work(*arguments)
 
 
-class _only_one:  # noqa: N801 - used like a function
-    """Keeps two processes from working on one run; the lock goes when the process does."""
-
-    def __init__(self, root: Path) -> None:
-        self._file = (root / ".lock").open("w")
-        self._root = root
-
-    def __enter__(self) -> None:
+@contextlib.contextmanager
+def _only_one(root: Path) -> Iterator[None]:
+    """Keep two processes from working on one run; the lock goes when the process does."""
+    with (root / ".lock").open("w") as file:
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise RunStateError(
-                f"{self._root}: another process is working on this run; wait for it"
-            ) from None
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+            raise RunStateError(f"{root}: another process is working on this run; wait for it") from None
+        yield
