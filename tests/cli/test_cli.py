@@ -189,6 +189,23 @@ def test_a_template_that_is_not_prefix_stable(capsys: pytest.CaptureFixture[str]
     assert "prefix" in said
 
 
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (None, "t.jsonl: cannot be read"),
+        ("{broken", "t.jsonl:1: is not JSON"),
+        ('{"id": "a"}', "t.jsonl:1: 'task_id' is missing"),
+        ("", "none of 0 trajectories has a return of 1.0"),
+    ],
+)
+def test_bad_trajectories(capsys: pytest.CaptureFixture[str], text: str | None, complaint: str) -> None:
+    if text is not None:
+        write("t.jsonl", text)
+    code, said = fails(capsys, "sft", "t.jsonl", "--model", "m", "--output", "out")
+    assert code == 3
+    assert complaint in said
+
+
 def test_a_report_of_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     code, said = fails(capsys, "report", "nowhere")
     assert code == 4

@@ -36,13 +36,13 @@ def pairs(
     from multiturn.jsonl import write_jsonl
     from multiturn.pairs.select import PairSettings, select_pairs
     from multiturn.pipeline.config import PairsSettings
-    from multiturn.rollouts.store import read_rollouts
+    from multiturn.rollouts.store import read_episodes
 
     given = {"min_gap": min_gap, "max_pairs_per_task": max_pairs_per_task, "noise": noise}
     settings = options.settings_from(PairsSettings, (), given)
     selection = select_pairs(
-        read_rollouts(experts),
-        read_rollouts(rollouts),
+        read_episodes(experts),
+        read_episodes(rollouts),
         PairSettings(**settings.model_dump(), seed=seed),
     )
     if not selection.pairs:

@@ -36,12 +36,12 @@ def sft(
     from multiturn.errors import DataError
     from multiturn.pipeline.config import SftSettings
     from multiturn.pipeline.trainings import train_on_demonstrations
-    from multiturn.rollouts.store import read_rollouts
+    from multiturn.rollouts.store import read_episodes
 
     settings = options.settings_from(
         SftSettings, overrides, {"epochs": epochs, "learning_rate": learning_rate}
     )
-    read = read_rollouts(trajectories)
+    read = read_episodes(trajectories)
     good = [trajectory for trajectory in read if trajectory.reward is None or trajectory.reward >= min_reward]
     if not good:
         raise DataError(f"none of {len(read)} trajectories has a return of {min_reward}", path=trajectories)

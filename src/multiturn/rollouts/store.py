@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from multiturn.errors import DataError, RunStateError
+from multiturn.jsonl import read_trajectories
 from multiturn.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["RolloutStore", "StoreHeader", "read_rollouts"]
+__all__ = ["RolloutStore", "StoreHeader", "read_episodes", "read_rollouts"]
 
 _FORMAT: Final = 1
 
@@ -171,6 +172,21 @@ def read_rollouts(path: Path | str) -> list[Trajectory]:
         raise DataError("is not a file of rollouts: its first line is not their header", path=path)
     trajectories = {t.id: t for t in reversed(_parse(lines[1:], path))}
     return sorted(trajectories.values(), key=lambda t: (_job_number(t), t.id))
+
+
+def read_episodes(path: Path | str) -> list[Trajectory]:
+    """The trajectories of a file that a rollout wrote, or of plain JSONL with one trajectory a line.
+
+    Raises:
+        DataError: The file is missing, or a line is not a trajectory; the message names file and line.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            first = next(_lines(file.readline(), Path(path)), (1, None))[1]
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror}); check the path", path=path) from None
+    kept_by_a_store = isinstance(first, dict) and "rollouts" in first
+    return read_rollouts(path) if kept_by_a_store else read_trajectories(path)
 
 
 def _job_number(trajectory: Trajectory) -> float:
