@@ -12,6 +12,7 @@ from multiturn.evaluation.compare import compare
 from multiturn.evaluation.evaluate import summarize
 from multiturn.jsonl import read_pairs
 from multiturn.pipeline.config import SFT, Config
+from multiturn.pipeline.load import validated
 from multiturn.pipeline.manifest import Manifest, write_json
 from multiturn.pipeline.run_directory import RunDirectory
 from multiturn.reports.html import write_report
@@ -81,7 +82,7 @@ def rebuild_report(root: Path) -> RunDirectory:
     if not directory.manifest.is_file():
         raise RunStateError(f"{root}: holds no run (no {directory.manifest.name}); check the path")
     settings = json.loads(directory.manifest.read_text(encoding="utf-8"))["config"]
-    config = Config.model_validate(settings)
+    config = validated(Config, settings, where=str(directory.manifest))
     manifest = Manifest.open(directory.manifest, settings)
     missing = [
         stage
