@@ -147,13 +147,13 @@ def test_other_models_fall_back(config: Any, caplog: pytest.LogCaptureFixture) -
 
 
 def test_small_passes_take_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tiny model's pass is far below 16 GFLOP; one worth 20 takes two threads; 80 take all four."""
+    """A tiny model's pass is far below 160 GFLOP; one worth 200 takes two threads; 800 take all four."""
     decoder = CachedDecoder(decoding_copy(make_model("llama"), torch.float64), rows=1, max_length=64)
     wanted: list[int] = []
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     monkeypatch.setattr(torch, "set_num_threads", wanted.append)
     decoder.step([(0, [3])])
-    monkeypatch.setattr(decoder, "_work_per_token", 20e9)
+    monkeypatch.setattr(decoder, "_work_per_token", 200e9)
     decoder.step([(0, [3])])
     decoder.step([(0, [3] * 4)])
     assert wanted == [1, 4, 2, 4]

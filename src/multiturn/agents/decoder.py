@@ -22,9 +22,11 @@ __all__ = ["CachedDecoder", "Decoder", "PlainDecoder", "make_decoder"]
 
 logger = logging.getLogger(__name__)
 
-_WORK_PER_THREAD: Final = 16e9
+_WORK_PER_THREAD: Final = 160e9
 """Floating-point operations of a pass that are worth another thread. Below that, a pass consists of hundreds
-of short operators: a second thread gains nothing, and when another program holds it up, the pass waits."""
+of short operators: a second thread gains little, and when another program holds it up, the pass waits. The
+number is large enough that a small model never changes its number of threads between passes, which costs more
+than a thread can gain."""
 
 
 class Decoder(Protocol):
