@@ -96,7 +96,7 @@ def learning_charts(trainings: Mapping[str, Mapping[str, Any]], series: Mapping[
         _curves_chart("Loss on demonstrations", "nats a token", alone, series, ["nll/token", "loss"], None),
         _curves_chart(
             "Loss on pairs",
-            "starts at ln 2 = 0.693, where policy and reference agree",
+            "ln 2 = 0.693 where policy and reference agree, without a likelihood term",
             pairwise,
             series,
             ["loss"],
