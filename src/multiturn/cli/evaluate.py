@@ -1,9 +1,5 @@
 """``multiturn evaluate``: a model plays held-out tasks, greedily."""
 
-from typing import Annotated
-
-import typer
-
 from multiturn.cli import options
 
 __all__ = ["evaluate"]
@@ -16,12 +12,12 @@ def evaluate(
     output: options.Output,
     split: options.Split = "test",
     tasks: options.TaskCount = None,
-    slots: Annotated[int, typer.Option(min=1, help="Conversations decoded side by side.")] = 16,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens in one turn at most.")] = 64,
+    slots: options.Slots = 16,
+    max_new_tokens: options.NewTokens = 64,
     max_turns: options.TurnLimit = None,
     env_options: options.EnvOptions = None,
     chat_template: options.Template = "model",
-    action_format: Annotated[str, typer.Option("--format", help="react or action.")] = "react",
+    action_format: options.Format = "react",
     instructions: options.Instructions = "environment",
     seed: options.Seed = 0,
 ) -> None:

@@ -15,10 +15,12 @@ __all__ = [
     "Format",
     "Instructions",
     "Model",
+    "NewTokens",
     "Output",
     "Overrides",
     "Precision",
     "Seed",
+    "Slots",
     "Split",
     "TaskCount",
     "Template",
@@ -62,9 +64,9 @@ TurnLimit: TypeAlias = Annotated[
 Template: TypeAlias = Annotated[
     str, typer.Option(help="model (the tokenizer's own), compact (few markup tokens), or a Jinja file.")
 ]
-Format: TypeAlias = Annotated[
-    str, typer.Option(help="react (Thought and Action) or action (the bare action).")
-]
+Format: TypeAlias = Annotated[str, typer.Option("--format", help="react or action.")]
+Slots: TypeAlias = Annotated[int, typer.Option(min=1, help="Conversations decoded side by side.")]
+NewTokens: TypeAlias = Annotated[int, typer.Option(min=1, help="Tokens in one turn at most.")]
 Instructions: TypeAlias = Annotated[
     str, typer.Option(help="environment (what it tells agents), none, or a text of your own.")
 ]
