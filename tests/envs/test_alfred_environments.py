@@ -146,7 +146,9 @@ def test_household_names_its_splits() -> None:
     ("options", "message"),
     [
         ({"size": "smal"}, "did you mean 'small'"),
-        ({"task_types": ["pick_two"]}, "Known are: pick_and_place_simple"),
+        ({"size": ["small"]}, "does not know ['small']"),
+        ({"grammar": ["put"]}, "does not know ['put']"),
+        ({"task_types": ["pick_two"]}, "known are pick_and_place_simple"),
         ({"task_types": "pick_and_place_simple"}, "has to be a list"),
         ({"task_types": []}, "has to be a list"),
         ({"rooms": ["kitchn"]}, "did you mean 'kitchen'"),
@@ -157,7 +159,7 @@ def test_household_names_its_splits() -> None:
         ({"train": "many"}, "0 or more"),
         ({"prior": 1.5}, "from 0 to 1"),
         ({"prior": math.nan}, "from 0 to 1"),
-        ({"grammar": "newest"}, "Known are: put, move"),
+        ({"grammar": "newest"}, "does not know 'newest'; known are put, move"),
         ({"max_turns": 0}, "1 or more"),
     ],
 )
@@ -178,4 +180,5 @@ def test_household_fingerprints_follow_what_the_answers_depend_on() -> None:
     assert base.startswith("household-")
     assert household(train=5, test=5, max_turns=9, admissible=True).fingerprint == base
     assert household(seed=1).fingerprint != base
+    assert household(search="listed").fingerprint != base, "trajectories of two experts must not mix"
     assert household(size="tiny").fingerprint != base

@@ -71,6 +71,24 @@ def test_it_searches_where_such_things_usually_are() -> None:
     assert decision("put a clean apple in fridge.") == "go to countertop 1"
 
 
+@given(st.integers(0, 999))
+@settings(deadline=None, max_examples=30)
+def test_it_can_search_in_the_order_of_the_list(index: int) -> None:
+    env = household(size="small", search="listed")
+    step = env.reset(f"train/{index}")
+    listed, visited = Memory(step.observation).receptacles, list[str]()
+    held = False
+    while not step.terminated:
+        decided = env.expert_action()
+        assert decided is not None
+        if not held and decided.action.startswith("go to "):
+            visited.append(decided.action.removeprefix("go to "))
+        held = held or decided.action.startswith("take ")
+        step = env.step(decided.action)
+    assert step.success
+    assert visited == listed[: len(visited)]
+
+
 @pytest.mark.parametrize(
     ("seen", "expected"),
     [

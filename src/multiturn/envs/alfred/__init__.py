@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from typing import TypeVar
 
 from multiturn.envs.alfred.catalogue import ROOMS
 from multiturn.envs.alfred.engine import Engine, Outcome
 from multiturn.envs.alfred.environment import AlfredEnvironment, AlfworldEnvironment, HouseholdEnvironment
+from multiturn.envs.alfred.expert import LIKELY, SEARCHES
 from multiturn.envs.alfred.games import TASK_TYPES
 from multiturn.envs.alfred.generator import SIZES, HouseholdSettings, rooms_for
 from multiturn.envs.alfred.pddl import Problem, parse_problem
@@ -38,6 +40,8 @@ __all__ = [
     "parse_problem",
 ]
 
+_DefaultT = TypeVar("_DefaultT", int, None)
+
 _MOST_TURNS = 40  # ALFWorld's usual limit; smaller rooms need fewer
 
 
@@ -56,6 +60,7 @@ def household(
     max_turns: int | None = None,
     grammar: str = "put",
     admissible: bool = False,
+    search: str = LIKELY,
 ) -> HouseholdEnvironment:
     """Household games that are generated on the spot, in ALFWorld's six task types and its sentences.
 
@@ -76,50 +81,32 @@ def household(
         max_turns: The turn limit; by default 12 + 2 for each receptacle, at most 40.
         grammar: The wording: put ("put X in/on Y", as in published results) or move ("move X to Y").
         admissible: Whether each step's info lists the admissible commands.
+        search: How the expert looks for things: likely (where they usually are) or listed (in the order in
+            which the room lists its receptacles, which is easier to imitate).
 
     Raises:
         ConfigError: An option is not usable; the message says what is.
     """
-    if size not in SIZES:
-        raise _unknown("household", "size", size, tuple(SIZES))
-    chosen = SIZES[size]
-    if receptacles is not None:
-        receptacles = _whole("household", "receptacles", receptacles, LEAST_RECEPTACLES)
-    if objects is not None:
-        objects = _whole("household", "objects", objects, 1)
-    if object_types is not None:
-        object_types = _whole("household", "object_types", object_types, 2)
-    types = _subset("household", "task_types", task_types, TASK_TYPES)
-    kinds = _subset("household", "rooms", rooms, tuple(ROOMS))
-    for task_type in types:
-        if not rooms_for(task_type, kinds):
-            everywhere = ", ".join(rooms_for(task_type, tuple(ROOMS)))
-            raise ConfigError(
-                f"household: there is no {task_type} in these rooms ({', '.join(kinds)}), only in "
-                f"{everywhere}; add one of these to `rooms`, or leave the task type out of `task_types`"
-            )
-    if isinstance(prior, bool) or not isinstance(prior, int | float) or not 0 <= prior <= 1:
-        raise ConfigError(f"household: the option `prior` is {prior!r}; it has to be a number from 0 to 1")
+    name = "household"
+    chosen = SIZES[_one_of(name, "size", size, tuple(SIZES))]
     settings = HouseholdSettings(
-        seed=_whole("household", "seed", seed, 0),
-        receptacles=receptacles or chosen.receptacles,
-        objects=objects or chosen.objects,
-        object_types=object_types or chosen.object_types,
-        prior=float(prior),
-        task_types=types,
-        rooms=kinds,
-        grammar=_grammar("household", grammar),
+        seed=_whole(name, "seed", seed, 0),
+        receptacles=_whole_or(chosen.receptacles, name, "receptacles", receptacles, LEAST_RECEPTACLES),
+        objects=_whole_or(chosen.objects, name, "objects", objects, 1),
+        object_types=_whole_or(chosen.object_types, name, "object_types", object_types, 2),
+        prior=_share(name, "prior", prior),
+        task_types=_subset(name, "task_types", task_types, TASK_TYPES),
+        rooms=_subset(name, "rooms", rooms, tuple(ROOMS)),
+        grammar=_grammar(name, grammar),
     )
-    if max_turns is None:
-        max_turns = min(_MOST_TURNS, 12 + 2 * settings.receptacles)
+    _check_rooms(settings)
+    usual_turns = min(_MOST_TURNS, 12 + 2 * settings.receptacles)
     return HouseholdEnvironment(
         settings,
-        counts={
-            "train": _whole("household", "train", train, 0),
-            "test": _whole("household", "test", test, 0),
-        },
-        max_turns=_whole("household", "max_turns", max_turns, 1),
+        counts={"train": _whole(name, "train", train, 0), "test": _whole(name, "test", test, 0)},
+        max_turns=_whole_or(usual_turns, name, "max_turns", max_turns, 1),
         admissible=admissible,
+        search=_one_of(name, "search", search, SEARCHES),
     )
 
 
@@ -134,6 +121,7 @@ def alfworld(
     max_objects_per_receptacle: int | None = None,
     max_turns: int = 40,
     admissible: bool = False,
+    search: str = LIKELY,
 ) -> AlfworldEnvironment:
     """The real games of ALFWorld: train, valid_seen and valid_unseen.
 
@@ -154,6 +142,8 @@ def alfworld(
         max_objects_per_receptacle: Prune receptacles to this number of objects.
         max_turns: The turn limit.
         admissible: Whether each step's info lists the admissible commands.
+        search: How the expert looks for things: likely (where they usually are) or listed (in the order in
+            which the room lists its receptacles, which is easier to imitate).
 
     Raises:
         ConfigError: The games are not there, or an option is not usable; the message says what to do.
@@ -162,21 +152,20 @@ def alfworld(
     pruned = None
     if max_receptacles is not None or max_objects_per_receptacle is not None:
         # One alone leaves the other as it is: no room has as many.
-        receptacles = 99 if max_receptacles is None else max_receptacles
-        objects = 99 if max_objects_per_receptacle is None else max_objects_per_receptacle
         pruned = (
-            _whole(name, "max_receptacles", receptacles, LEAST_RECEPTACLES),
-            _whole(name, "max_objects_per_receptacle", objects, 1),
+            _whole_or(99, name, "max_receptacles", max_receptacles, LEAST_RECEPTACLES),
+            _whole_or(99, name, "max_objects_per_receptacle", max_objects_per_receptacle, 1),
         )
     return AlfworldEnvironment(
         path=path,
         grammar=None if grammar == "auto" else _grammar(name, grammar),
         task_types=_subset(name, "task_types", task_types, TASK_TYPES),
-        limit=None if limit is None else _whole(name, "limit", limit, 1),
-        largest_room=None if largest_room is None else _whole(name, "largest_room", largest_room, 1),
+        limit=_whole_or(None, name, "limit", limit, 1),
+        largest_room=_whole_or(None, name, "largest_room", largest_room, 1),
         pruned=pruned,
         max_turns=_whole(name, "max_turns", max_turns, 1),
         admissible=admissible,
+        search=_one_of(name, "search", search, SEARCHES),
     )
 
 
@@ -188,27 +177,49 @@ def _whole(environment: str, option: str, value: object, least: int) -> int:
     return value
 
 
+def _whole_or(
+    default: _DefaultT, environment: str, option: str, value: object, least: int
+) -> int | _DefaultT:
+    return default if value is None else _whole(environment, option, value, least)
+
+
+def _share(environment: str, option: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ConfigError(
+            f"{environment}: the option `{option}` is {value!r}; it has to be a number from 0 to 1"
+        )
+    return float(value)
+
+
+def _check_rooms(settings: HouseholdSettings) -> None:
+    """Refuse task types that cannot be done in any of the rooms."""
+    for task_type in settings.task_types:
+        if not rooms_for(task_type, settings.rooms):
+            everywhere = ", ".join(rooms_for(task_type, tuple(ROOMS)))
+            raise ConfigError(
+                f"household: there is no {task_type} in these rooms ({', '.join(settings.rooms)}), only in "
+                f"{everywhere}; add one of these to `rooms`, or leave the task type out of `task_types`"
+            )
+
+
 def _subset(environment: str, option: str, values: object, known: tuple[str, ...]) -> tuple[str, ...]:
     if isinstance(values, str) or not isinstance(values, Sequence) or not values:
         raise ConfigError(
             f"{environment}: the option `{option}` is {values!r}; it has to be a list of some of "
             f"{', '.join(known)}"
         )
-    for value in values:
-        if value not in known:
-            raise _unknown(environment, option, value, known)
-    return tuple(dict.fromkeys(values))
+    return tuple(dict.fromkeys(_one_of(environment, option, value, known) for value in values))
 
 
-def _grammar(environment: str, name: str) -> Grammar:
-    if name not in GRAMMARS:
-        raise _unknown(environment, "grammar", name, tuple(GRAMMARS))
-    return GRAMMARS[name]
+def _grammar(environment: str, value: object) -> Grammar:
+    return GRAMMARS[_one_of(environment, "grammar", value, tuple(GRAMMARS))]
 
 
-def _unknown(environment: str, option: str, value: object, known: Sequence[str]) -> ConfigError:
+def _one_of(environment: str, option: str, value: object, known: tuple[str, ...]) -> str:
+    if isinstance(value, str) and value in known:
+        return value
     near = difflib.get_close_matches(str(value), known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return ConfigError(
-        f"{environment}: the option `{option}` does not know {value!r}{hint} Known are: {', '.join(known)}"
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    raise ConfigError(
+        f"{environment}: the option `{option}` does not know {value!r}{hint}; known are {', '.join(known)}"
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from multiturn.envs.alfred.dataset import SPLITS as ALFWORLD_SPLITS
 from multiturn.envs.alfred.dataset import open_splits
 from multiturn.envs.alfred.engine import Engine
-from multiturn.envs.alfred.expert import Expert
+from multiturn.envs.alfred.expert import LIKELY, Expert
 from multiturn.envs.alfred.games import Game
 from multiturn.envs.alfred.generator import generate
 from multiturn.envs.alfred.pddl import parse_problem
@@ -55,13 +55,25 @@ class AlfredEnvironment(abc.ABC):
         max_turns: The number of turns after which an episode should be stopped.
         admissible: Whether each step's ``info`` has the ``admissible_commands``. They tell where things
             are, so an agent must not see them if its results are to be comparable.
+        search: How the expert looks for things (`SEARCHES`). Trajectories of different experts do not mix, so
+            the fingerprint says it.
     """
 
     def __init__(
-        self, *, name: str, fingerprint: str, grammar: Grammar, max_turns: int, admissible: bool
+        self,
+        *,
+        name: str,
+        fingerprint: str,
+        grammar: Grammar,
+        max_turns: int,
+        admissible: bool,
+        search: str,
     ) -> None:
         self.name = name
         self.fingerprint = f"{name}-{_ENGINE_VERSION}-{fingerprint}"
+        if search != LIKELY:
+            self.fingerprint += f"-{search}"
+        self._search = search
         put = grammar.put.format(object="O", receptacle="X")
         self.instructions = _INSTRUCTIONS.format(put=put)
         self.invalid_observation = NOTHING_HAPPENS
@@ -100,7 +112,7 @@ class AlfredEnvironment(abc.ABC):
         game = self.game(task_id)
         self._engine = Engine(game.problem, game.task, game.grammar)
         observation = self._engine.last.observation.removeprefix(BANNER).lstrip("\n")
-        self._expert = Expert(observation, game.grammar)
+        self._expert = Expert(observation, game.grammar, search=self._search)
         return self._step(self._engine, observation, reward=0.0)
 
     def step(self, action: str) -> Step:
@@ -159,6 +171,7 @@ class HouseholdEnvironment(AlfredEnvironment):
         counts: dict[str, int],
         max_turns: int,
         admissible: bool = False,
+        search: str = LIKELY,
     ) -> None:
         super().__init__(
             name="household",
@@ -166,6 +179,7 @@ class HouseholdEnvironment(AlfredEnvironment):
             grammar=settings.grammar,
             max_turns=max_turns,
             admissible=admissible,
+            search=search,
         )
         self._settings = settings
         self._counts = counts
@@ -204,6 +218,7 @@ class AlfworldEnvironment(AlfredEnvironment):
         pruned: tuple[int, int] | None = None,
         max_turns: int = 40,
         admissible: bool = False,
+        search: str = LIKELY,
     ) -> None:
         self._splits: dict[str, SplitFiles] = open_splits(path)
         files = {split: files.fingerprint for split, files in self._splits.items()}
@@ -214,6 +229,7 @@ class AlfworldEnvironment(AlfredEnvironment):
             grammar=grammar or PUT,
             max_turns=max_turns,
             admissible=admissible,
+            search=search,
         )
         self._grammar = grammar
         self._task_types = task_types

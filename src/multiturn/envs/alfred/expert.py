@@ -1,7 +1,8 @@
 """An expert that knows no more than the agent: it reads what the game says and remembers it.
 
-It looks for things where they usually are, opens what is closed, and puts down what it does not need. So
-what it does can be imitated. It can take over in any state.
+It looks for things, where they usually are or in the order in which the room lists its receptacles, opens
+what is closed, and puts down what it does not need. So what it does can be imitated. It can take over in any
+state.
 """
 
 from __future__ import annotations
@@ -19,7 +20,12 @@ if TYPE_CHECKING:
 
     from multiturn.envs.alfred.text import Grammar
 
-__all__ = ["Expert"]
+__all__ = ["LIKELY", "LISTED", "SEARCHES", "Expert"]
+
+LIKELY = "likely"
+LISTED = "listed"
+SEARCHES = (LIKELY, LISTED)
+"""The orders in which an expert may look for things."""
 
 _UNUSUAL = 0.3  # percent: what any receptacle gets that USUAL_PLACES does not name
 _RESULTS = {"clean": "clean", "heat": "hot", "cool": "cool"}
@@ -31,10 +37,14 @@ class Expert:
     Args:
         intro: The first observation.
         grammar: The wording of the game.
+        search: ``LIKELY`` looks where a thing usually is first; ``LISTED`` looks into the receptacles in the
+            order of the first observation. That takes more turns, but leaves nothing to guess: a policy that
+            goes elsewhere has made a mistake, not another guess.
     """
 
-    def __init__(self, intro: str, grammar: Grammar) -> None:
+    def __init__(self, intro: str, grammar: Grammar, *, search: str = LIKELY) -> None:
         self.memory = Memory(intro)
+        self._search_order = search
         self._goal = parse_goal(self.memory.task)
         self._grammar = grammar
         self._suggested = ""
@@ -153,12 +163,15 @@ class Expert:
         )
 
     def _search(self, kind: str) -> ExpertAction | None:
-        """Look into the receptacle that is most probable for its cost."""
+        """Look into the next receptacle: the first of the list, or the most probable one for its cost."""
         unseen = [receptacle for receptacle in self.memory.receptacles if not self.memory.seen(receptacle)]
         if not unseen:
             return None
-        best = max(unseen, key=lambda receptacle: self._promise(kind, receptacle))
-        return self._reach(best, f"a {kind} may be there")
+        if self._search_order == LISTED:
+            place = unseen[0]
+        else:
+            place = max(unseen, key=lambda receptacle: self._promise(kind, receptacle))
+        return self._reach(place, f"a {kind} may be there")
 
     def _promise(self, kind: str, receptacle: str) -> tuple[float, int]:
         """How probable it is that an object lies in a receptacle, per action that looking takes."""
