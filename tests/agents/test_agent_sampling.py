@@ -83,6 +83,27 @@ def test_neighbours_do_not_matter(seed: int, neighbours: int, top_p: float) -> N
     assert among[-1] == alone[0]
 
 
+def test_a_wide_neighbour_does_not_change_a_tie() -> None:
+    """Of 40 equal tokens half are the nucleus; which ones is the same beside a row that needs sorting."""
+    tied = torch.full((1, 2000), -30.0)
+    tied[0, 100:140] = 0.0
+    flat = torch.zeros(1, 2000)
+
+    def drawn(*rows: torch.Tensor) -> list[int]:
+        return [
+            sample(
+                torch.cat(rows),
+                temperature=1.0,
+                top_p=0.5,
+                generators=generators(seed, *[0] * (len(rows) - 1)),
+            )[0]
+            for seed in range(200)
+        ]
+
+    assert 15 < len(set(drawn(tied))) <= 21
+    assert drawn(tied) == drawn(tied, flat)
+
+
 def test_tiny_temperature_is_greedy() -> None:
     logits = torch.tensor([[1.0, 5.0, 4.0]])
     assert sample(logits, temperature=1e-30, top_p=1.0, generators=generators(3)) == [1]

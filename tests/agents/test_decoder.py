@@ -118,6 +118,16 @@ def test_room_follows_the_longest_row() -> None:
     assert decoder.nbytes == 0
 
 
+def test_room_that_is_right_is_left_alone() -> None:
+    """Ten tokens are less than half of the smallest room; it is not allocated again at every pass."""
+    decoder = CachedDecoder(decoding_copy(make_model("llama"), torch.float64), rows=1, max_length=256)
+    decoder.step([(0, [3] * 10)])
+    before = list(decoder._cache._keys.values())
+    decoder.step([(0, [3])])
+    after = decoder._cache._keys.values()
+    assert all(old is new for old, new in zip(before, after, strict=True))
+
+
 def test_a_row_that_does_not_fit_is_refused() -> None:
     decoder = CachedDecoder(decoding_copy(make_model("llama"), torch.float64), rows=1, max_length=100)
     decoder.step([(0, [3] * 100)])

@@ -118,6 +118,7 @@ FAILURES: dict[str, Callable[[], Any]] = {
     "text reward": lambda: Step(observation="", reward=cast("float", "1")),
     "not a flag": lambda: Step(observation="", terminated=cast("bool", "no")),
     "not a success": lambda: Step(observation="", success=cast("bool", "no")),
+    "no info": lambda: Step(observation="", info=cast("dict[str, str]", None)),
     "info": lambda: Step(observation="", info={"what": cast("str", object())}),
     "odd text": lambda: Step(observation="\ud800 \x00 \u2028 \U0001f600 <|im_end|>\n", info={"a": [1, None]}),
 }

@@ -179,6 +179,11 @@ class NotJson(Counting):
         return dataclasses.replace(super().step(action), info={"what": cast("str", object())})
 
 
+class NoInfo(Counting):
+    def step(self, action: str) -> Step:
+        return dataclasses.replace(super().step(action), info=cast("dict[str, str]", None))
+
+
 class Moody(Counting):
     moods = 0
 
@@ -233,6 +238,7 @@ class Untold(Counting):
         (Generous, "error", "it must lie in [0, 1]"),
         (NotFinite, "error", "it must be finite"),
         (NotJson, "error", "cannot be written as JSON"),
+        (NoInfo, "error", "'info' is None; it must be a mapping"),
         (Moody, "error", "the same actions gave another answer"),
         (GoesOn, "error", "a step after the end pays a reward or goes on"),
         (WrongExpert, "warning", "the expert's action 'five' is not valid"),

@@ -114,6 +114,8 @@ def test_every_option_that_ships_is_documented(name: str) -> None:
         ("faulty_environment:Faulti", {}, "has no factory 'Faulti'"),
         ("faulty_environment:not_callable", {}, "has no factory 'not_callable'"),
         ("faulty_environment:", {}, "has no factory ''"),
+        (":Faulty", {}, "does not name a module"),
+        (".faulty_environment:Faulty", {}, "write 'module:factory'"),
         ("no_such_module.at_all:Env", {}, "needs the module 'no_such_module', which is not installed"),
     ],
 )
@@ -122,6 +124,14 @@ def test_mistakes_are_named(registered: str, name: str, options: dict[str, objec
         make(name, **options)
     with pytest.raises(ConfigError, match=message):
         check_options(name, options)
+
+
+def test_an_option_may_be_called_name() -> None:
+    register("named", lambda *, name="": Plain(0, names=(name,)))
+    try:
+        assert isinstance(make("named", name="Ann"), Plain)
+    finally:
+        unregister("named")
 
 
 def test_what_an_environment_raises_itself_is_not_hidden() -> None:

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from faulty_environment import Faulty
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from slot_helpers import TARGET, ask
 
-from multiturn.envs import ExpertAction, Step, _wire, register
+from multiturn.envs import ExpertAction, Step, Task, _wire, register
 from multiturn.envs.registry import unregister
 from multiturn.envs.slots import (
     EnvironmentFacts,
@@ -27,19 +22,18 @@ from multiturn.envs.slots import (
     make_slots,
     wait_any,
 )
-from multiturn.errors import ConfigError, EnvironmentFaultError, MissingExtraError
+from multiturn.errors import ConfigError, EnvironmentFaultError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-TARGET = "faulty_environment:Faulty"
 FACTS = EnvironmentFacts(
     name="faulty",
     fingerprint="faulty/1",
     instructions="Say something.",
     invalid_observation="Nothing happens.",
 )
-# Faults of the environment's answers, which both kinds of slots notice, ...
+# The faults that both kinds of slots notice.
 ANSWERS = {
     "raise": ("raised", "ValueError: I was told to"),
     "raise a fault": ("crashed", "the simulator is gone"),
@@ -51,40 +45,10 @@ ANSWERS = {
     "not a flag": ("garbage", "'terminated'"),
     "not a success": ("garbage", "'success'"),
     "limit": ("garbage", "'max_turns' is 0"),
-}
-# ... and faults of its process, or of what cannot be sent.
-PROCESS = {
-    "crash": ("crashed", "killed by SIGKILL; its last words: the end is near"),
-    "exit": ("crashed", "exit code 9"),
-    "big info": ("oversized", "bytes"),
+    "no info": ("garbage", "'info' is None"),
     "info": ("garbage", "JSON"),
+    "big info": ("oversized", "bytes"),
 }
-
-
-def ask(slot: EnvironmentSlot, call: str, argument: str = "") -> SlotAnswer:
-    slot.start(call, argument)  # type: ignore[arg-type]  # the tests pass literals
-    answer = slot.poll(30.0)
-    assert answer is not None
-    return answer
-
-
-def gone(pid: int, seconds: float = 10.0) -> bool:
-    """Whether a process ends; one that only waits for init to notice its end counts."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        with contextlib.suppress(FileNotFoundError):
-            if Path("/proc/self").exists():
-                state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
-                if state not in "ZX":
-                    time.sleep(0.02)
-                    continue
-                return True
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return True
-        time.sleep(0.02)
-    return False
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +103,29 @@ def test_lines_that_are_no_answers(line: bytes) -> None:
     assert caught.value.kind == "garbage"
 
 
+@pytest.mark.parametrize(
+    "task",
+    [
+        Task(id=cast("str", 3), split="train", type="talk"),
+        Task(id="t3", split="train", type=cast("str", None)),
+    ],
+)
+def test_tasks_that_are_not_text_are_refused(task: Task) -> None:
+    """A number as an id would be stored, but could never be read back."""
+    with pytest.raises(EnvironmentFaultError, match="must be strings"):
+        _wire.encode_tasks([task])
+
+
+def test_an_error_of_one_s_own_arrives_as_what_it_is() -> None:
+    """An environment may derive its own error from ConfigError: it stays a mistake of the user's."""
+
+    class NoSuchTaskError(ConfigError):
+        pass
+
+    error = _wire.decode_error(_wire.encode_error(NoSuchTaskError("there is no task 'x'")))
+    assert (type(error), str(error)) == (ConfigError, "there is no task 'x'")
+
+
 def test_a_slot_is_what_rollouts_expect(slot: EnvironmentSlot) -> None:
     assert isinstance(slot, EnvironmentSlot)
     assert slot.facts == FACTS
@@ -181,19 +168,6 @@ def test_an_unusable_answer_is_a_fault_and_the_slot_goes_on(slot: EnvironmentSlo
     assert ask(slot, "reset", "t2").step == Step(observation="This is t2.")
 
 
-@pytest.mark.parametrize("action", PROCESS)
-def test_a_lost_process_is_a_fault_and_is_replaced(shared: ProcessSlot, action: str) -> None:
-    kind, message = PROCESS[action]
-    ask(shared, "reset", "t0")
-    pid = shared.pid
-    shared.start("step", action)
-    with pytest.raises(EnvironmentFaultError, match=message) as caught:
-        shared.poll(30.0)
-    assert caught.value.kind == kind
-    assert ask(shared, "reset", "t2").step == Step(observation="This is t2.")
-    assert shared.pid != pid
-
-
 def test_a_mistake_of_the_user_is_not_a_fault(slot: EnvironmentSlot) -> None:
     ask(slot, "reset", "t0")
     before = getattr(slot, "pid", None)
@@ -213,138 +187,6 @@ def test_one_call_at_a_time(slot: EnvironmentSlot) -> None:
     with pytest.raises(RuntimeError, match="has not been fetched"):
         slot.start("reset", "t1")
     assert slot.poll(30.0) is not None
-
-
-def test_noise_does_not_disturb(shared: ProcessSlot) -> None:
-    ask(shared, "reset", "t0")
-    pid = shared.pid
-    for _ in range(2):
-        step = ask(shared, "step", "noise").step
-        assert step is not None
-        assert step.observation == "You said: noise"
-    assert shared.pid == pid
-
-
-def test_a_hung_environment_is_killed_at_its_deadline(tmp_path: Path) -> None:
-    pids = tmp_path / "pids"
-    slot = ProcessSlot(TARGET, {"pid_file": str(pids)}, deadline=0.5)
-    other = ProcessSlot(TARGET, {}, deadline=30.0)
-    try:
-        ask(slot, "reset", "t0")
-        worker, grandchild = map(int, pids.read_text(encoding="utf-8").split())
-        slot.start("step", "hang")
-        assert slot.poll() is None
-        assert ask(other, "reset", "t1").step is not None, "a slot does not wait for another"
-        with pytest.raises(EnvironmentFaultError, match=r"no answer within 0\.5 s") as caught:
-            slot.poll(30.0)
-        assert caught.value.kind == "hung"
-        assert gone(worker)
-        assert gone(grandchild), "what the environment had started is gone too"
-        assert ask(slot, "reset", "t1").step is not None
-        assert slot.pid not in {None, worker}
-    finally:
-        slot.close()
-        other.close()
-
-
-def test_an_answer_that_came_in_time_counts_however_late_it_is_fetched() -> None:
-    slot = ProcessSlot(TARGET, {}, deadline=0.3)
-    try:
-        ask(slot, "reset", "t0")
-        slot.start("step", "hello")
-        time.sleep(0.6)
-        assert slot.poll() is not None
-    finally:
-        slot.close()
-
-
-def test_a_worker_that_is_killed_between_calls(shared: ProcessSlot) -> None:
-    ask(shared, "reset", "t0")
-    assert shared.pid is not None
-    os.kill(shared.pid, signal.SIGKILL)
-    shared.start("step", "hello")
-    with pytest.raises(EnvironmentFaultError, match="killed by SIGKILL") as caught:
-        shared.poll(30.0)
-    assert caught.value.kind == "crashed"
-    assert ask(shared, "reset", "t0").step is not None
-
-
-@pytest.mark.parametrize(
-    ("fail", "error", "message"),
-    [
-        ("config", ConfigError, "fail is 'config'"),
-        ("missing", MissingExtraError, r"multiturn\[faulty\]"),
-        ("raise", EnvironmentFaultError, "RuntimeError: no such luck"),
-        ("exit", EnvironmentFaultError, "exit code 3"),
-        ("facts", EnvironmentFaultError, "'instructions' is None"),
-    ],
-)
-def test_an_environment_that_cannot_be_made(fail: str, error: type[Exception], message: str) -> None:
-    slot = ProcessSlot(TARGET, {"fail": fail})
-    try:
-        with pytest.raises(error, match=message):
-            _ = slot.facts
-        slot.start("reset", "t0")
-        with pytest.raises(error, match=message):
-            slot.poll(30.0)
-    finally:
-        slot.close()
-
-
-def test_an_environment_that_hangs_while_it_is_made() -> None:
-    slot = ProcessSlot(TARGET, {"fail": "hang"}, deadline=0.1, start_deadline=1.5)
-    try:
-        with pytest.raises(EnvironmentFaultError, match=r"being made: no answer within 1\.5 s"):
-            _ = slot.facts
-    finally:
-        slot.close()
-
-
-def test_an_environment_that_is_another_after_a_restart() -> None:
-    slot = ProcessSlot(TARGET, {"changing": True})
-    try:
-        ask(slot, "reset", "t0")
-        slot.start("step", "crash")
-        with pytest.raises(EnvironmentFaultError, match="its process ended"):
-            slot.poll(30.0)
-        slot.start("reset", "t0")
-        with pytest.raises(EnvironmentFaultError, match="not what it was before"):
-            slot.poll(30.0)
-    finally:
-        slot.close()
-
-
-def test_close_ends_the_process_and_what_it_started(tmp_path: Path) -> None:
-    pids = tmp_path / "pids"
-    slot = ProcessSlot(TARGET, {"pid_file": str(pids)})
-    ask(slot, "reset", "t0")
-    slot.close()
-    slot.close()
-    assert all(gone(int(pid)) for pid in pids.read_text(encoding="utf-8").split())
-    with pytest.raises(RuntimeError, match="closed"):
-        slot.start("reset", "t0")
-
-
-@pytest.mark.parametrize("action", ["hello", "hang"])
-def test_nothing_survives_a_parent_that_is_killed(tmp_path: Path, action: str) -> None:
-    pids = tmp_path / "pids"
-    script = f"""
-import sys, time
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-from multiturn.envs.slots import ProcessSlot
-slot = ProcessSlot({TARGET!r}, {{"pid_file": {str(pids)!r}}})
-slot.start("reset", "t0"); slot.poll(30.0)
-slot.start("step", {action!r})
-print("ready", flush=True)
-time.sleep(600)
-"""
-    program = tmp_path / "parent.py"
-    program.write_text(script, encoding="utf-8")
-    with subprocess.Popen([sys.executable, program], stdout=subprocess.PIPE) as parent:  # noqa: S603 - ours
-        assert parent.stdout is not None
-        assert parent.stdout.readline() == b"ready\n"
-        parent.kill()
-    assert all(gone(int(pid)) for pid in pids.read_text(encoding="utf-8").split())
 
 
 def test_make_slots_follows_the_registry() -> None:
@@ -417,3 +259,18 @@ def test_a_local_environment_that_fails_to_close(monkeypatch: pytest.MonkeyPatch
     ask(slot, "reset", "t0")
     with pytest.raises(EnvironmentFaultError, match="stuck"):
         slot.close()
+
+
+def test_a_local_environment_that_cannot_be_made() -> None:
+    """What the factory raises counts as a fault, as it does in a process; a user's mistake does not."""
+    broken = LocalSlot(lambda: Faulty(fail="raise"))
+    with pytest.raises(
+        EnvironmentFaultError, match="could not be made: RuntimeError: no such luck"
+    ) as caught:
+        _ = broken.facts
+    assert caught.value.kind == "raised"
+    broken.start("reset", "t0")
+    with pytest.raises(EnvironmentFaultError, match="no such luck"):
+        broken.poll()
+    with pytest.raises(ConfigError, match="fail is 'config'"):
+        _ = LocalSlot(lambda: Faulty(fail="config")).facts

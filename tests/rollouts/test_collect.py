@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -209,10 +210,24 @@ def test_the_same_job_twice(tmp_path: Path) -> None:
         collect(says("up"), ladders(1), jobs("train-1", "train-1"), tmp_path / "r.jsonl", SETTINGS)
 
 
+def test_a_job_without_a_task(tmp_path: Path) -> None:
+    """Its episode could be written, but the file could not be read back."""
+    with pytest.raises(ConfigError, match="empty task id"):
+        collect(says("up"), ladders(1), [Job(task_id="")], tmp_path / "r.jsonl", SETTINGS)
+
+
 def test_an_unknown_task_is_the_user_s_mistake(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no task 'x'"):
         collect(says("up"), ladders(1), jobs("train-1", "x"), tmp_path / "r.jsonl", SETTINGS)
     assert [t.id for t in read_rollouts(tmp_path / "r.jsonl")] == ["train-1#0"]
+
+
+def test_slots_of_another_fingerprint_are_refused(tmp_path: Path) -> None:
+    """The file's header names one environment; episodes of another must not come under it."""
+    slots = [TroubledSlot(delay=0.2), TroubledSlot(facts=dataclasses.replace(FACTS, fingerprint="ladder-2"))]
+    with pytest.raises(RunStateError, match="'ladder-2', slot 0 one with 'ladder-1'"):
+        collect(says("up"), slots, jobs("train-1", "train-2"), tmp_path / "r.jsonl", SETTINGS)
+    assert read_rollouts(tmp_path / "r.jsonl") == []
 
 
 def test_no_jobs_and_no_slots(tmp_path: Path) -> None:

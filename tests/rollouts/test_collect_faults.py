@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import dataclasses
+from typing import TYPE_CHECKING, cast
 
 import pytest
-from fake_environments import TroubledSlot, jobs, ladders
+from fake_environments import Ladder, TroubledSlot, jobs, ladders
 
 from multiturn.agents.formats import FORMATS
 from multiturn.agents.scripted import ScriptedAgent
+from multiturn.envs.slots import LocalSlot
 from multiturn.errors import EnvironmentFaultError
 from multiturn.rollouts.collect import CollectSettings, collect
 from multiturn.rollouts.store import read_rollouts
@@ -16,6 +18,8 @@ from multiturn.trajectory import Outcome
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from multiturn.envs.base import Step
 
 SETTINGS = CollectSettings(format=FORMATS["action"])
 
@@ -51,6 +55,20 @@ def test_an_environment_that_fails_twice(tmp_path: Path) -> None:
     assert played.reward == 1.0
     assert report.outcomes == {"completed": 1, "environment_error": 1}
     assert (report.known, report.mean_reward) == (1, 1.0)
+
+
+def test_an_answer_that_cannot_be_stored_is_a_fault(tmp_path: Path) -> None:
+    """An `info` that JSON does not know ends that episode, not the collection."""
+
+    class Odd(Ladder):
+        def step(self, action: str) -> Step:
+            step = super().step(action)
+            return dataclasses.replace(step, info={"at": cast("str", {1, 2})}) if step.terminated else step
+
+    report = collect(climber(), [LocalSlot(Odd)], jobs("train-1", "train-9"), tmp_path / "r.jsonl", SETTINGS)
+    failed, _ = read_rollouts(tmp_path / "r.jsonl")
+    assert (failed.outcome, failed.info["fault_kind"]) == (Outcome.ENVIRONMENT_ERROR, "garbage")
+    assert report.outcomes == {"truncated": 1, "environment_error": 1}
 
 
 def test_an_environment_that_always_fails_is_given_up(tmp_path: Path) -> None:

@@ -133,8 +133,19 @@ def test_damage_in_the_middle_is_reported_with_its_line(path: Path, line: str) -
             read(path)
 
 
-@pytest.mark.parametrize("content", ['{"id": "x"}\n', "[]\n", "hello\n"])
-def test_another_kind_of_file_is_refused(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"id": "x"}\n',
+        "[]\n",
+        "hello\n",
+        "\n",
+        '{"id": "x"}\n{"id": "y"}',
+        "notes without a line's end",
+        "{}",
+    ],
+)
+def test_another_kind_of_file_is_refused_and_left_as_it_is(tmp_path: Path, content: str) -> None:
     path = tmp_path / "other.jsonl"
     path.write_text(content)
     for read in (read_rollouts, lambda p: RolloutStore(p, HEADER)):

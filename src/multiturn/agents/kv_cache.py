@@ -128,8 +128,9 @@ class RowCache(Cache):
         needed = max(ragged.length, longest)
         if needed > self.max_length:
             raise ValueError(f"a row of {needed} tokens does not fit; the limit is {self.max_length}")
-        if not self.room // 2 < needed <= self.room:
-            self._resize(min(-(-needed // _BLOCK) * _BLOCK, self.max_length))
+        room = min(-(-needed // _BLOCK) * _BLOCK, self.max_length)
+        if room > self.room or 2 * needed <= self.room > room:
+            self._resize(room)
         token = _PASS.set(ragged)
         try:
             yield

@@ -79,7 +79,7 @@ class LocalAgent:
         max_context: Tokens of a conversation at most; None takes the model's own limit. Keys and values are
             allocated as conversations grow, ``capacity`` times the longest one's length.
         dtype: What to compute in; None takes bfloat16 on a CPU that is fast at it, else the model's own
-        dtype.
+            dtype.
 
     Raises:
         ConfigError: A setting makes no sense.

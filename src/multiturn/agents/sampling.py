@@ -61,8 +61,27 @@ def _nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
     """The probabilities with everything outside the nucleus at 0 (not normalized again)."""
     few = min(_FEW, probabilities.shape[-1])
     values, tokens = probabilities.topk(few, dim=-1)
-    if bool((values.sum(dim=-1) < top_p).any()):
-        values, tokens = probabilities.sort(dim=-1, descending=True, stable=True)
+    wide = values.sum(dim=-1) < top_p
+    kept = _within(probabilities, values, tokens, top_p)
+    if bool(wide.any()):
+        # These rows only: sorting puts equals in another order than topk, and a row must not notice its
+        # neighbours.
+        values, tokens = probabilities[wide].sort(dim=-1, descending=True, stable=True)
+        kept[wide] = _within(probabilities[wide], values, tokens, top_p)
+    return kept
+
+
+def _within(
+    probabilities: torch.Tensor, values: torch.Tensor, tokens: torch.Tensor, top_p: float
+) -> torch.Tensor:
+    """The probabilities ``[rows, vocabulary]`` of each row's nucleus.
+
+    Args:
+        probabilities: ``[rows, vocabulary]``.
+        values: ``[rows, few]`` each row's largest probabilities, falling; enough of them to reach `top_p`.
+        tokens: ``[rows, few]`` whose they are.
+        top_p: What the nucleus adds up to.
+    """
     # A token is inside when those before it do not reach top_p yet; the likeliest always is.
     before = values.cumsum(dim=-1) - values
     kept = values.masked_fill(before >= top_p, 0.0)

@@ -19,7 +19,7 @@ class ScriptedAgent:
 
     Args:
         script: From the messages so far to the text of the reply; None says that the conversation is too
-        long.
+            long.
         capacity: Conversations at once.
         fingerprint: What its rollouts are known by; change it when the script changes.
         latency: Seconds before a reply is ready, for each conversation on its own; a function gets the

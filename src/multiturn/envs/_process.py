@@ -98,8 +98,11 @@ class WorkerProcess:
     def last_words(self) -> str:
         """How the process ended and the last that it printed, for an error message."""
         self._readers[1].join(1.0)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._popen.wait(1.0)
+        if self._popen.returncode is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._popen.wait(1.0)
+                # At once: from now on the number may go to another group, so `kill` leaves it alone.
+                _kill_group(self._popen.pid)
         code = self._popen.returncode
         how = "is still there" if code is None else f"exit code {code}" if code >= 0 else _signal_name(-code)
         words = b"".join(list(self._last_words)).decode("utf-8", "replace")[-_LAST_WORDS_CHARS:].strip()
@@ -143,13 +146,17 @@ def _read_noise(stream: IO[bytes], last_words: deque[bytes]) -> None:
 def _kill(popen: subprocess.Popen[bytes]) -> None:
     # The group first: while its leader has not been waited for, its number cannot belong to anyone else.
     if popen.returncode is None:
-        with contextlib.suppress(OSError, AttributeError):
-            os.killpg(popen.pid, signal.SIGKILL)
+        _kill_group(popen.pid)
     popen.kill()
     popen.wait()
     if popen.stdin is not None:
         with contextlib.suppress(OSError):
             popen.stdin.close()
+
+
+def _kill_group(number: int) -> None:
+    with contextlib.suppress(OSError, AttributeError):  # it is empty, or the system has no groups
+        os.killpg(number, signal.SIGKILL)
 
 
 def _signal_name(number: int) -> str:

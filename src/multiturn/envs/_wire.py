@@ -8,7 +8,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from typing import TYPE_CHECKING, Any, cast, get_args
+from collections.abc import Mapping
+from typing import Any, cast, get_args
 
 from multiturn.envs.base import Environment, ExpertAction, Step, Task
 from multiturn.errors import (
@@ -19,9 +20,6 @@ from multiturn.errors import (
     MissingExtraError,
     MultiturnError,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = [
     "MAX_LINE_BYTES",
@@ -125,6 +123,8 @@ def checked_step(step: object) -> Step:
             raise _garbage(f"{name!r} is {_short(getattr(step, name))}; it must be True or False")
     if step.success is not None and not isinstance(step.success, bool):
         raise _garbage(f"'success' is {_short(step.success)}; it must be True, False or None")
+    if not isinstance(step.info, Mapping):
+        raise _garbage(f"'info' is {_short(step.info)}; it must be a mapping")
     return step
 
 
@@ -205,10 +205,10 @@ def decode_answer(record: Mapping[str, Any]) -> SlotAnswer:
 
 def encode_error(error: Exception) -> dict[str, Any]:
     """An error as the object that travels."""
-    kind = type(error).__name__ if type(error).__name__ in _PASSED_THROUGH else "EnvironmentFaultError"
+    passed = (name for name, kind in _PASSED_THROUGH.items() if isinstance(error, kind))
     fault = error.kind if isinstance(error, EnvironmentFaultError) else "raised"
     message = str(error) if isinstance(error, MultiturnError) else f"{type(error).__name__}: {error}"
-    return {"error": kind, "kind": fault, "message": message[:4000]}
+    return {"error": next(passed, "EnvironmentFaultError"), "kind": fault, "message": message[:4000]}
 
 
 def decode_error(record: Mapping[str, Any]) -> MultiturnError:
@@ -234,7 +234,11 @@ def encode_tasks(tasks: object) -> list[list[str]]:
     """
     if not isinstance(tasks, list | tuple) or not all(isinstance(task, Task) for task in tasks):
         raise _garbage(f"tasks() gave {_short(tasks)}; it must give a list of multiturn.envs.Task")
-    return [[task.id, task.split, task.type] for task in tasks]
+    rows = [[task.id, task.split, task.type] for task in tasks]
+    for row in rows:
+        if not all(isinstance(text, str) for text in row):
+            raise _garbage(f"tasks() gave a task with id, split and type {_short(row)}; they must be strings")
+    return rows
 
 
 def decode_tasks(rows: object) -> list[Task]:

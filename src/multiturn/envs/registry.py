@@ -219,7 +219,7 @@ def check_options(name: str, options: Mapping[str, object]) -> EnvironmentFactor
     return factory
 
 
-def make(name: str, **options: object) -> Environment:
+def make(name: str, /, **options: object) -> Environment:
     """Make an environment.
 
     Args:
@@ -266,6 +266,11 @@ def _entries() -> dict[str, Entry]:
 
 def _import(target: str) -> EnvironmentFactory:
     module, _, path = target.partition(":")
+    if not module or module.startswith("."):
+        raise ConfigError(
+            f"the environment {target!r} does not name a module; write 'module:factory', with the module's "
+            "whole name"
+        )
     try:
         found: object = importlib.import_module(module)
     except ModuleNotFoundError as error:

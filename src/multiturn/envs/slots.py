@@ -14,7 +14,7 @@ from multiturn.envs import _wire, registry
 from multiturn.envs._process import ANSWERED
 from multiturn.envs._wire import EnvironmentFacts, SlotAnswer
 from multiturn.envs.isolation import ProcessSlot, require_idle, require_open, same_facts
-from multiturn.errors import ConfigError, EnvironmentFaultError
+from multiturn.errors import ConfigError, EnvironmentFaultError, MultiturnError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -125,12 +125,15 @@ class LocalSlot:
         call, argument = require_open(self._open)
         self._open = None
         try:
-            return _wire.answer_call(self._environment(), call, argument)
+            answer = _wire.answer_call(self._environment(), call, argument)
+            # What could not be sent could not be stored either: refused here as in an isolated slot.
+            _wire.dump(_wire.encode_answer(answer))
         except EnvironmentFaultError as fault:
             self._discard()
             name = self._facts.name if self._facts else "being made"
             what = _wire.describe_call(call, argument)
             raise EnvironmentFaultError(f"environment {name!r}, {what}: {fault}", kind=fault.kind) from fault
+        return answer
 
     def close(self) -> None:
         """Close the environment."""
@@ -139,7 +142,14 @@ class LocalSlot:
 
     def _environment(self) -> Environment:
         if self._env is None:
-            self._env = self._factory()
+            try:
+                self._env = self._factory()
+            except MultiturnError:
+                raise
+            except Exception as error:
+                raise EnvironmentFaultError(
+                    f"the environment could not be made: {type(error).__name__}: {error}", kind="raised"
+                ) from error
             self._facts = same_facts(self._facts, _wire.facts_of(self._env))
         return self._env
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from typing import TYPE_CHECKING, Any
 
 from multiturn.agents.formats import action_format
 from multiturn.agents.local import LocalAgent
+from multiturn.envs import registry
 from multiturn.envs.slots import make_slots
 from multiturn.errors import ConfigError
 from multiturn.models.load import ModelSpec, Policy, load_policy
@@ -48,14 +50,30 @@ def list_tasks(environment: EnvironmentSettings, split: str, count: int | None) 
     Raises:
         ConfigError: The split has fewer tasks, or there is no such split.
     """
-    with _slots(environment, 1) as (slot,):
-        tasks = slot.tasks(split)
+    tasks = _all_tasks(environment, split)
     if count is not None and count > len(tasks):
         raise ConfigError(
             f"{count} tasks asked for, but split {split!r} of {environment.name} has {len(tasks)}; "
             "lower the number or enlarge the split"
         )
     return tasks[:count]
+
+
+_listed: dict[tuple[str, str, str], list[Task]] = {}
+"""What isolated environments listed, by factory, options and split. Every list costs a process, and a Java
+machine in it for ScienceWorld; stages ask for the same ones again, and the protocol keeps them the same."""
+
+
+def _all_tasks(environment: EnvironmentSettings, split: str) -> list[Task]:
+    entry = registry.find(environment.name)
+    if not entry.isolated():
+        with _slots(environment, 1) as (slot,):
+            return slot.tasks(split)
+    key = (entry.importable(), json.dumps(environment.options, default=repr), split)
+    if key not in _listed:
+        with _slots(environment, 1) as (slot,):
+            _listed[key] = slot.tasks(split)
+    return _listed[key]
 
 
 def jobs_for(tasks: Sequence[Task], *, samples: int = 1) -> list[Job]:
@@ -120,7 +138,7 @@ def roll_out_expert(
     title: str,
 ) -> CollectReport:
     """Let the environment's expert act; episodes already in the file are kept and not played again."""
-    with _slots(environment, os.cpu_count() or 1) as slots:
+    with _slots(environment, min(os.cpu_count() or 1, len(jobs))) as slots:
         return collect_expert(slots, jobs, path, _collect_settings(environment, prompt, 0), title=title)
 
 
@@ -128,11 +146,10 @@ def roll_out_expert(
 def _slots(environment: EnvironmentSettings, wanted: int) -> Iterator[list[EnvironmentSlot]]:
     count = max(1, min(wanted, environment.workers or wanted))
     slots = make_slots(environment.name, environment.options, count, deadline=environment.deadline)
-    try:
-        yield slots
-    finally:
+    with contextlib.ExitStack() as stack:
         for slot in slots:
-            slot.close()
+            stack.callback(slot.close)  # each of them, even where another's raises
+        yield slots
 
 
 def _collect_settings(environment: EnvironmentSettings, prompt: PromptSettings, seed: int) -> CollectSettings:

@@ -48,10 +48,12 @@ def check_jobs(jobs: list[Job]) -> None:
     """Refuse jobs that could not be told apart.
 
     Raises:
-        ConfigError: Two jobs have the same id.
+        ConfigError: Two jobs have the same id, or one has no task.
     """
     seen: set[str] = set()
     for job in jobs:
+        if not job.task_id:
+            raise ConfigError("a job has an empty task id; its episode could not be read back")
         if job.id in seen:
             raise ConfigError(f"job {job.id!r} is asked for twice; give repeated tasks different samples")
         seen.add(job.id)

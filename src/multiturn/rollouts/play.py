@@ -7,7 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol
 
 from multiturn.envs.slots import wait_any
-from multiturn.errors import EnvironmentFaultError
+from multiturn.errors import EnvironmentFaultError, RunStateError
 from multiturn.progress import progress
 from multiturn.rollouts.episode import Episode
 from multiturn.rollouts.jobs import check_jobs
@@ -209,10 +209,25 @@ class _Table:
             self._fault(index, EnvironmentFaultError(f"{call} gave no step", kind="garbage"))
             return
         if call == "reset":
+            self._check_fingerprint(index)
             episode.begin(answer, answer.step)
         else:
             episode.observe(answer.step)
         self._ask_or_end(index)
+
+    def _check_fingerprint(self, index: int) -> None:
+        """Refuse a slot that is another environment than the one that the file's header names.
+
+        Raises:
+            RunStateError: It is.
+        """
+        found, wanted = self._slots[index].facts.fingerprint, self._facts.fingerprint
+        if found != wanted:
+            raise RunStateError(
+                f"slot {index} has an environment with fingerprint {found!r}, slot 0 one with {wanted!r}; "
+                "their episodes are never mixed: files or packages have changed while the environments were "
+                "made, so run again"
+            )
 
     def _go_on(self, index: int, action: str | None) -> None:
         """Take the player's decision: step, or go on without a step, or end."""

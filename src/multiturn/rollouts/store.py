@@ -12,7 +12,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeGuard
 
 from multiturn.errors import DataError, RunStateError
 from multiturn.jsonl import read_trajectories
@@ -30,6 +30,8 @@ if sys.platform != "win32":
 __all__ = ["RolloutStore", "StoreHeader", "read_episodes", "read_rollouts"]
 
 _FORMAT: Final = 1
+_HEADER_START: Final = b'{"rollouts": '
+"""How every header begins: what a crash left of one is told by it from a file of another kind."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +71,7 @@ class RolloutStore:
 
     Raises:
         RunStateError: The file holds episodes of another header, or another process has it open.
-        DataError: The file is damaged other than at its end.
+        DataError: The file is of another kind, or damaged other than at its end. It is left as it is.
     """
 
     def __init__(self, path: Path | str, header: StoreHeader) -> None:
@@ -130,21 +132,28 @@ class RolloutStore:
             ) from None
 
     def _recover(self, header: StoreHeader) -> set[str]:
-        """Check the header, cut off what a crash left behind, and return the ids that are there."""
+        """Check the header, cut off what a crash left behind, and return the ids that are there.
+
+        Nothing is cut off before it is clear that the file is one of rollouts: it may be somebody's notes.
+        """
         content = _read_all(self._fd)
         end = content.rfind(b"\n") + 1
+        wanted = header.to_json()
+        ids: set[str] = set()
+        if end:
+            lines = list(_lines(content[:end], self.path))
+            _compare(lines[0][1] if lines else None, json.loads(json.dumps(wanted)), self.path)
+            ids = {t.id for t in _parse(lines[1:], self.path)}
+        elif not _HEADER_START.startswith(content[: len(_HEADER_START)]):
+            raise _no_header(self.path)
         self.dropped = int(end < len(content))
         if self.dropped:
             os.ftruncate(self._fd, end)
             os.fsync(self._fd)
-        wanted = header.to_json()
-        if end == 0:
+        if not end:
             self._write(wanted)
             _sync_folder(self.path.parent)
-            return set()
-        lines = list(_lines(content[:end], self.path))
-        _compare(lines[0][1], json.loads(json.dumps(wanted)), self.path)
-        return {t.id for t in _parse(lines[1:], self.path)}
+        return ids
 
     def _write(self, record: Mapping[str, Json]) -> None:
         line = memoryview(_encode(record))
@@ -168,8 +177,8 @@ def read_rollouts(path: Path | str) -> list[Trajectory]:
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror}); check the path", path=path) from None
     lines = list(_lines(content[: content.rfind(b"\n") + 1], path))
-    if not lines or not isinstance(lines[0][1], dict) or "rollouts" not in lines[0][1]:
-        raise DataError("is not a file of rollouts: its first line is not their header", path=path)
+    if not lines or not _is_header(lines[0][1]):
+        raise _no_header(path)
     trajectories = {t.id: t for t in reversed(_parse(lines[1:], path))}
     return sorted(trajectories.values(), key=lambda t: (_job_number(t), t.id))
 
@@ -185,8 +194,7 @@ def read_episodes(path: Path | str) -> list[Trajectory]:
             first = next(_lines(file.readline(), Path(path)), (1, None))[1]
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror}); check the path", path=path) from None
-    kept_by_a_store = isinstance(first, dict) and "rollouts" in first
-    return read_rollouts(path) if kept_by_a_store else read_trajectories(path)
+    return read_rollouts(path) if _is_header(first) else read_trajectories(path)
 
 
 def _job_number(trajectory: Trajectory) -> float:
@@ -230,6 +238,16 @@ def _parse(lines: Sequence[tuple[int, Any]], path: Path) -> list[Trajectory]:
     return trajectories
 
 
+def _is_header(record: object) -> TypeGuard[dict[str, Any]]:
+    return isinstance(record, dict) and "rollouts" in record
+
+
+def _no_header(path: Path) -> DataError:
+    return DataError(
+        "is not a file of rollouts: its first line is not their header; check the path", path=path, line=1
+    )
+
+
 def _compare(found: object, wanted: Mapping[str, Any], path: Path) -> None:
     """Refuse a header that differs.
 
@@ -237,8 +255,8 @@ def _compare(found: object, wanted: Mapping[str, Any], path: Path) -> None:
         RunStateError: It does; the message lists the differences.
         DataError: It is not a header.
     """
-    if not isinstance(found, dict) or "rollouts" not in found:
-        raise DataError("is not a file of rollouts: its first line is not their header", path=path, line=1)
+    if not _is_header(found):
+        raise _no_header(path)
     old, new = _flat(found), _flat(wanted)
     changes = [
         f"  {key}: {old.get(key)!r} in the file, {new.get(key)!r} now"

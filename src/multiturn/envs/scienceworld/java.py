@@ -86,6 +86,7 @@ class Simulator:
 
     def __init__(self, java: str, *, heap_mb: int, fixed_order: bool) -> None:
         from py4j.java_gateway import GatewayParameters, JavaGateway, find_jar_path
+        from py4j.protocol import Py4JError
         from scienceworld.constants import BASEPATH, JAR_PATH
 
         # A lost connection is reported by an exception; py4j's own account of it would go to stderr.
@@ -112,7 +113,13 @@ class Simulator:
         self._reader.start()
         parameters = GatewayParameters(port=int(port), auth_token=token.decode("ascii").strip())
         self._gateway = JavaGateway(gateway_parameters=parameters)
-        self.server = self._gateway.jvm.scienceworld.runtime.pythonapi.PythonInterface()
+        try:
+            self.server = self._gateway.jvm.scienceworld.runtime.pythonapi.PythonInterface()
+        except (Py4JError, OSError) as error:
+            self._end()
+            raise EnvironmentFaultError(
+                f"Java started ({java}), but not the simulator in it: {error}", kind="crashed"
+            ) from error
 
     @property
     def pid(self) -> int:
