@@ -8,7 +8,7 @@ traceback) and leaves with the class's exit code::
     ├── DataError                 3   the contents of a file or a dataset are not usable
     │   └── TemplateError         3   a chat template cannot tell where an assistant turn lies
     ├── RunStateError             4   a run directory or store belongs to another configuration
-    ├── EnvironmentFaultError          5   an environment crashed, hung or answered nonsense
+    ├── EnvironmentFaultError     5   an environment crashed, hung or answered nonsense
     ├── MissingExtraError         6   an optional dependency is not installed
     └── TrainingError             7   training cannot go on (a non-finite loss, for example)
 """

@@ -48,7 +48,8 @@ def write_jsonl(path: Path | str, records: Iterable[Trajectory | PreferencePair]
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
+    # Half a surrogate pair, which a tokenizer can leave behind, exists in JSON's escapes only.
+    with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
         for record in records:
             file.write(json.dumps(record.to_json(), ensure_ascii=False) + "\n")
         file.flush()
@@ -66,7 +67,7 @@ def _located(parse: Callable[[object], _Parsed], record: object, path: Path | st
 
 def _read_jsonl(path: Path) -> Iterator[tuple[int, object]]:
     try:
-        file = path.open(encoding="utf-8")
+        file = path.open("rb")
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror}); check the path", path=path) from None
     with file:
@@ -74,8 +75,10 @@ def _read_jsonl(path: Path) -> Iterator[tuple[int, object]]:
             if not line.strip():
                 continue
             try:
-                yield number, json.loads(line)
-            except (json.JSONDecodeError, RecursionError) as error:
+                # Decoded line by line, so that a bad byte is reported where it stands.
+                record = json.loads(line.decode("utf-8-sig"))
+            except (ValueError, RecursionError) as error:
                 raise DataError(
                     f"is not JSON ({error}); fix or delete the line", path=path, line=number
                 ) from None
+            yield number, record

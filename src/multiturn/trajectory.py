@@ -23,6 +23,7 @@ __all__ = [
     "Role",
     "Trajectory",
     "Turn",
+    "objects",
 ]
 
 SCHEMA_VERSION = 1
@@ -98,13 +99,11 @@ class Message:
         if role not in ROLES:
             raise DataError(f"a message's role is {role!r}; use one of {', '.join(ROLES)}")
         content = fields.get("content")
-        tool_calls = fields.get("tool_calls") or ()
+        tool_calls = objects(fields, "tool_calls")
         if content is None and tool_calls:
             content = ""
         if not isinstance(content, str):
             raise DataError(f"the {role} message's content is {type(content).__name__}; it must be a string")
-        if not isinstance(tool_calls, list | tuple) or not all(isinstance(c, Mapping) for c in tool_calls):
-            raise DataError(f"the {role} message's tool_calls must be a list of objects")
         token_ids = fields.get("token_ids")
         if token_ids is not None and (
             not isinstance(token_ids, list) or not all(type(i) is int and i >= 0 for i in token_ids)
@@ -113,9 +112,9 @@ class Message:
         return cls(
             role=role,
             content=content,
-            tool_calls=tuple(tool_calls),
-            tool_call_id=fields.get("tool_call_id"),
-            name=fields.get("name"),
+            tool_calls=tool_calls,
+            tool_call_id=_optional(fields, "tool_call_id", str),
+            name=_optional(fields, "name", str),
             token_ids=None if token_ids is None else tuple(token_ids),
         )
 
@@ -228,13 +227,13 @@ class Trajectory:
             messages=_messages(fields.get("messages"), "messages"),
             outcome=Outcome(outcome),
             reward=None if reward is None else float(reward),
-            success=fields.get("success"),
-            task_type=fields.get("task_type", ""),
-            split=fields.get("split", ""),
-            environment=fields.get("environment", ""),
-            agent=fields.get("agent", ""),
-            tools=tuple(fields.get("tools") or ()),
-            info=fields.get("info") or {},
+            success=_optional(fields, "success", bool),
+            task_type=_optional(fields, "task_type", str) or "",
+            split=_optional(fields, "split", str) or "",
+            environment=_optional(fields, "environment", str) or "",
+            agent=_optional(fields, "agent", str) or "",
+            tools=objects(fields, "tools"),
+            info=_mapping(fields.get("info") or {}, "info"),
         )
 
 
@@ -305,10 +304,22 @@ class PreferencePair:
             prompt=_messages(fields.get("prompt"), "prompt"),
             chosen=_messages(fields.get("chosen"), "chosen"),
             rejected=_messages(fields.get("rejected"), "rejected"),
-            tools=tuple(fields.get("tools") or ()),
+            tools=objects(fields, "tools"),
             task_id=str(fields.get("task_id") or ""),
-            info=fields.get("info") or {},
+            info=_mapping(fields.get("info") or {}, "info"),
         )
+
+
+def objects(fields: Mapping[str, Any], key: str) -> tuple[Mapping[str, Any], ...]:
+    """A record's list of JSON objects, such as its ``tools``; empty where it has none.
+
+    Raises:
+        DataError: The field holds something else.
+    """
+    value = fields.get(key) or ()
+    if not isinstance(value, list | tuple) or not all(isinstance(item, Mapping) for item in value):
+        raise DataError(f"{key!r} must be a list of JSON objects, as the chat template expects them")
+    return tuple(value)
 
 
 def _mapping(record: object, what: str) -> Mapping[str, Any]:
@@ -330,6 +341,13 @@ def _text(fields: Mapping[str, Any], key: str) -> str:
     if not isinstance(value, str) or not value:
         raise DataError(f"{key!r} is missing or not a string")
     return value
+
+
+def _optional(fields: Mapping[str, Any], key: str, kind: type) -> Any:
+    value = fields.get(key)
+    if value is None or isinstance(value, kind):
+        return value
+    raise DataError(f"{key!r} is {value!r}; use {'true, false' if kind is bool else 'a string'} or null")
 
 
 def _messages(value: object, key: str) -> tuple[Message, ...]:

@@ -161,6 +161,13 @@ class TestSaving:
         assert load_policy(str(tmp_path / "saved")).fingerprint == scratch_policy(seed=1).fingerprint
         assert [path.name for path in tmp_path.iterdir()] == ["saved"]
 
+    def test_what_a_killed_save_left_goes(self, tmp_path: Path) -> None:
+        left = tmp_path / ".saved [1].partial-killed"
+        left.mkdir()
+        (left / "model.safetensors").write_bytes(b"half")
+        save_policy(scratch_policy(), tmp_path / "saved [1]")
+        assert [path.name for path in tmp_path.iterdir()] == ["saved [1]"]
+
 
 class TestAdapterFolders:
     @pytest.fixture
@@ -189,8 +196,12 @@ class TestAdapterFolders:
             load_policy(str(folder))
 
     def test_without_a_base(self, folder: Path) -> None:
-        (folder / "adapter_config.json").write_text("{}")
-        with pytest.raises(ConfigError, match="does not name its base model"):
+        for record in ("{}", "[]", '{"base_model_name_or_path": null}'):
+            (folder / "adapter_config.json").write_text(record)
+            with pytest.raises(ConfigError, match="does not name its base model"):
+                load_policy(str(folder))
+        (folder / "adapter_config.json").write_text("{")
+        with pytest.raises(ConfigError, match=r"adapter_config\.json cannot be read"):
             load_policy(str(folder))
 
 
@@ -229,6 +240,11 @@ class TestNotFound:
         for dtype in ("int8", "float31", "nn"):
             with pytest.raises(ConfigError, match="is not a dtype for weights"):
                 load_policy(dtype=dtype)  # type: ignore[arg-type]  # that is the point
+
+    @pytest.mark.parametrize("options", [{"layres": 2}, {"hidden_size": 30}, {"vocab_size": 10}])
+    def test_a_scratch_model_that_cannot_be(self, options: dict[str, int]) -> None:
+        with pytest.raises(ConfigError, match="a scratch model does not take these options"):
+            load_policy(ModelSpec(scratch=options))
 
     def test_the_default_without_its_package(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MULTITURN_CACHE", str(tmp_path))

@@ -238,6 +238,21 @@ class TestComputing:
         assert model.training
         assert not model.lm_head.training
 
+    def test_sums_that_are_not_finite_are_not_kept(self, tmp_path: Path) -> None:
+        """They are told, but a later call computes them again, and gets them right."""
+        model = llama()
+
+        def cache() -> ReferenceCache:
+            return ReferenceCache(tmp_path, "weights", precision="float64")
+
+        weight = model.lm_head.weight.detach().clone()
+        model.lm_head.weight.data.fill_(torch.nan)
+        assert reference_turn_logps(model, ROWS, cache=cache())[0].isnan().all()
+        model.lm_head.weight.data.copy_(weight)
+        again = reference_turn_logps(model, ROWS, cache=cache())
+        assert all(bool(sums.isfinite().all()) for sums in again)
+        assert len(cache()) == 4
+
     def test_autocast_is_part_of_the_precision(self, tmp_path: Path) -> None:
         model = single(llama())
         assert precision_of(model) == "float32"

@@ -14,10 +14,11 @@ import pytest
 import torch
 from killed_training import make_trainer
 from training_samples import pairs, policy, weights
+from transformers import TrainerCallback
 
 from multiturn.errors import ConfigError, RunStateError
 from multiturn.training import DMPOConfig, DMPOTrainer, latest_checkpoint
-from multiturn.training.checkpoints import is_complete, remove_checkpoints
+from multiturn.training.checkpoints import is_complete, remove_checkpoints, remove_stale
 
 HERE = Path(__file__).parent
 
@@ -116,6 +117,70 @@ def test_checkpoints_that_are_not_complete(tmp_path: Path) -> None:
     remove_checkpoints(tmp_path)
     assert latest_checkpoint(tmp_path) is None
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-100", "checkpoint-x"]
+
+
+def test_trainings_that_share_a_folder(tmp_path: Path) -> None:
+    """One left its checkpoint of step 2; another begins anew there and is stopped behind its step 1."""
+
+    class Stop(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step == 2:
+                raise KeyboardInterrupt
+
+    def trainer(gamma: float, folder: Path, *callbacks: TrainerCallback) -> DMPOTrainer:
+        tiny = policy()
+        args = DMPOConfig(output_dir=str(folder), gamma=gamma, max_steps=2, save_steps=1)
+        data: dict[str, Any] = {"train_dataset": pairs(2), "processing_class": tiny.tokenizer}
+        return DMPOTrainer(tiny.model, args, callbacks=list(callbacks), **data)
+
+    shared = tmp_path / "shared"
+    trainer(0.7, shared).train()
+    with pytest.raises(KeyboardInterrupt):
+        trainer(0.1, shared, Stop()).train()
+    with pytest.raises(RunStateError, match=r"checkpoint-2 belongs to another .*gamma=0.7.* then"):
+        trainer(0.1, shared).train(resume_from_checkpoint=True)
+    # Which training a checkpoint belongs to does not depend on the folder that the new one writes to.
+    with pytest.raises(RunStateError, match="checkpoint-1 belongs to another"):
+        trainer(0.7, tmp_path / "other").train(resume_from_checkpoint=str(shared / "checkpoint-1"))
+    resumed = trainer(0.1, shared)
+    resumed.train(resume_from_checkpoint=str(shared / "checkpoint-1"))
+    assert resumed.state.global_step == 2
+
+
+def test_checkpoints_of_earlier_versions_are_checked(tmp_path: Path) -> None:
+    """There the record stands beside the checkpoints."""
+    trainer = make_trainer(str(tmp_path), "full")
+    trainer.args.max_steps = 2
+    trainer.train()
+    record = tmp_path / "checkpoint-2" / "training.json"
+    identity = json.loads(record.read_text())
+    record.unlink()
+    (tmp_path / "training.json").write_text(json.dumps({**identity, "seed": 8}))
+    with pytest.raises(RunStateError, match="seed: 8 then, 7 now"):
+        make_trainer(str(tmp_path), "full").train(resume_from_checkpoint=True)
+
+
+@pytest.mark.parametrize("at", ["the end", "the same step"])
+def test_killed_while_a_checkpoint_is_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """What is left has no weights any more and must not be taken for a complete one."""
+    folder = tmp_path / "checkpoint-4"
+    folder.mkdir()
+    (folder / "trainer_state.json").write_text(json.dumps({"global_step": 4}))
+    for name in ("model.safetensors", "optimizer.pt", "scheduler.pt"):
+        (folder / name).touch()
+    assert is_complete(folder)
+
+    def killed(path: Path, **_: Any) -> None:
+        (Path(path) / "model.safetensors").unlink()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("shutil.rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        remove_checkpoints(tmp_path) if at == "the end" else remove_stale(tmp_path, 4)
+    assert not is_complete(folder)
+    assert latest_checkpoint(tmp_path) is None
 
 
 def test_nothing_to_resume_from(tmp_path: Path) -> None:

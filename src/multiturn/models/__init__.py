@@ -3,13 +3,14 @@
 from multiturn.models.load import ModelSpec, load_policy, scratch_policy
 from multiturn.models.logps import turn_logps
 from multiturn.models.policy import Policy, save_policy, weights_fingerprint
-from multiturn.models.reference import ReferenceCache, adapter_off, reference_turn_logps
+from multiturn.models.reference import ReferenceCache, adapter_off, evaluating, reference_turn_logps
 
 __all__ = [
     "ModelSpec",
     "Policy",
     "ReferenceCache",
     "adapter_off",
+    "evaluating",
     "load_policy",
     "reference_turn_logps",
     "save_policy",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
@@ -48,8 +49,6 @@ def cached_folder(folder: Path, build: Callable[[Path], None]) -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.parent / f".{folder.name}.lock"):
             if not is_complete(folder):
-                for leftover in folder.parent.glob(f".{folder.name}.partial-*"):
-                    shutil.rmtree(leftover, ignore_errors=True)
                 replace_folder(folder, build)
     except OSError as error:
         raise ConfigError(
@@ -62,11 +61,15 @@ def cached_folder(folder: Path, build: Callable[[Path], None]) -> Path:
 def replace_folder(folder: Path, build: Callable[[Path], None]) -> None:
     """Write a folder beside its place, seal it and move it there; what stood there is removed.
 
+    So is what killed attempts left beside it: one process at a time may write a folder.
+
     Args:
         folder: Where the folder will be.
         build: Writes the contents into the empty folder that it is given.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.partial-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
     try:
         partial.chmod(0o755)

@@ -91,7 +91,7 @@ def load_policy(spec: str | ModelSpec = DEFAULT_MODEL, *, dtype: DType = "float3
     if spec.scratch is not None:
         try:
             policy = scratch_policy(**spec.scratch)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise ConfigError(f"a scratch model does not take these options: {error}") from None
         torch.nn.Module.to(policy.model, torch_dtype)
         return policy
@@ -135,9 +135,14 @@ def _load_adapter(spec: ModelSpec, folder: Path, dtype: DType) -> Policy:
     """A base model with a PEFT adapter out of `folder`."""
     try:
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-        base_name = str(config["base_model_name_or_path"])
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"the adapter in {folder} does not name its base model ({error})") from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{folder / 'adapter_config.json'} cannot be read ({error})") from error
+    base_name = config.get("base_model_name_or_path") if isinstance(config, dict) else None
+    if not isinstance(base_name, str) or not base_name:
+        raise ConfigError(
+            f"the adapter in {folder} does not name its base model; write the base's path or hub id to "
+            "base_model_name_or_path in its adapter_config.json"
+        )
     if not Path(base_name).is_dir() and Path(base_name).name.startswith(DEFAULT_MODEL):
         base_name = DEFAULT_MODEL  # It was trained on the default out of another cache.
     base = load_policy(dataclasses.replace(spec, name=base_name, revision=None), dtype=dtype)

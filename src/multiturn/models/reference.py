@@ -33,7 +33,14 @@ if TYPE_CHECKING:
 
     from multiturn.tokens.rendered import Rendered
 
-__all__ = ["ReferenceCache", "adapter_off", "conversation_key", "precision_of", "reference_turn_logps"]
+__all__ = [
+    "ReferenceCache",
+    "adapter_off",
+    "conversation_key",
+    "evaluating",
+    "precision_of",
+    "reference_turn_logps",
+]
 
 _SAVE_EVERY_SECONDS = 15.0
 _FORMAT = "multiturn-reference-1"
@@ -216,7 +223,8 @@ def reference_turn_logps(
         progress: Is told how many of how many missing conversations are done.
 
     Returns:
-        For each conversation the per-turn sums ``[T]`` float32 on the CPU, in nats.
+        For each conversation the per-turn sums ``[T]`` float32 on the CPU, in nats. Where these are not
+        finite the cache does not keep them, so that another call computes them again.
 
     Raises:
         ValueError: `batch_size` is not positive, or the cache belongs to another precision.
@@ -237,19 +245,21 @@ def reference_turn_logps(
     unsaved: dict[Rendered, torch.Tensor] = {}
     last_save = time.monotonic()
     missing.sort(key=lambda row: -row.scored_length)
+    device = next(model.parameters()).device.type
+    autocasting = torch.autocast(device, dtype=autocast, enabled=autocast is not None)
     try:
-        with _frozen(model, autocast):
+        with evaluating(model), torch.no_grad(), autocasting:
             for start in range(0, len(missing), batch_size):
                 unsaved |= _compute(model, missing[start : start + batch_size])
                 if cache is not None and time.monotonic() - last_save > _SAVE_EVERY_SECONDS:
-                    cache.put(unsaved)
+                    cache.put(_finite(unsaved))
                     known |= unsaved
                     unsaved, last_save = {}, time.monotonic()
                 if progress is not None:
                     progress(min(start + batch_size, len(missing)), len(missing))
     finally:
         if cache is not None:
-            cache.put(unsaved)
+            cache.put(_finite(unsaved))
     known |= unsaved
     return [known[row] for row in rendered]
 
@@ -260,15 +270,17 @@ def _compute(model: nn.Module, rows: Sequence[Rendered]) -> dict[Rendered, torch
     return {row: sums[i, : row.num_turns].clone() for i, row in enumerate(rows)}
 
 
+def _finite(sums: Mapping[Rendered, torch.Tensor]) -> dict[Rendered, torch.Tensor]:
+    return {row: values for row, values in sums.items() if bool(torch.isfinite(values).all())}
+
+
 @contextlib.contextmanager
-def _frozen(model: nn.Module, autocast: torch.dtype | None) -> Iterator[None]:
-    """Evaluation mode, no gradients, and autocast where asked for."""
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode (no dropout) for a while; each module is then as it was."""
     training = [module for module in model.modules() if module.training]
     model.eval()
-    device = next(model.parameters()).device.type
     try:
-        with torch.no_grad(), torch.autocast(device, dtype=autocast, enabled=autocast is not None):
-            yield
+        yield
     finally:
         for module in training:
             module.training = True

@@ -129,16 +129,26 @@ class CollapseWatch(TrainerCallback):
     def __init__(self, threshold: float, record: Callable[[int, str], None]) -> None:
         self._threshold = threshold
         self._record = record
+        self._start(warned=False)
+
+    def _start(self, *, warned: bool) -> None:
         self._nats: torch.Tensor | float = 0.0
         self._turns = 0
         self._smoothed = 0.0
         self._steps = 0
-        self._warned = False
+        self._warned = warned
 
     def add(self, logratios: torch.Tensor, turns: int) -> None:
         """Take in a micro-batch: the chosen log-ratios of its pairs, ``[B]``, and their turns in all."""
         self._nats = self._nats + logratios.detach().sum()
         self._turns += turns
+
+    @override
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Watch afresh; a training that is gone on with may have had its warning before."""
+        self._start(warned=any("warning" in record for record in state.log_history))
 
     @override
     def on_step_end(

@@ -25,6 +25,7 @@ __all__ = [
     "is_complete",
     "latest_checkpoint",
     "no_shard_bars",
+    "note_identity",
     "recorded_seconds",
     "remove_checkpoints",
     "remove_stale",
@@ -95,30 +96,42 @@ def checkpoint_to_resume(output_dir: Path, *, requested: str | bool | None) -> P
     return found
 
 
-def check_identity(output_dir: Path, identity: Mapping[str, Json], *, resumed: bool) -> None:
-    """Refuse to go on from the checkpoints of another training; note down a new one's identity.
+def note_identity(checkpoint: Path, identity: Mapping[str, Json]) -> None:
+    """Write into a checkpoint that is about to be saved which training it belongs to.
 
     Args:
-        output_dir: The folder the trainer saves in.
+        checkpoint: Its folder; made if it is not there.
+        identity: What must be the same for the checkpoint to be gone on from.
+    """
+    checkpoint.mkdir(parents=True, exist_ok=True)
+    (checkpoint / IDENTITY_FILE).write_text(json.dumps(identity, indent=1), encoding="utf-8")
+
+
+def check_identity(checkpoint: Path, identity: Mapping[str, Json]) -> None:
+    """Refuse to go on from a checkpoint of another training.
+
+    Every checkpoint says itself what it belongs to: trainings that share a folder may have left some each.
+    Those of earlier versions are vouched for by a file beside them.
+
+    Args:
+        checkpoint: Its folder.
         identity: What must be the same.
-        resumed: Whether a checkpoint is about to be resumed.
 
     Raises:
         RunStateError: Something differs; the message says what.
     """
-    path = output_dir / IDENTITY_FILE
-    if not resumed:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(identity, indent=1), encoding="utf-8")
-    elif path.exists():
-        earlier = json.loads(path.read_text(encoding="utf-8"))
-        changed = [key for key, value in identity.items() if earlier.get(key) != value]
-        if changed:
-            differences = "; ".join(f"{key}: {earlier.get(key)} then, {identity[key]} now" for key in changed)
-            raise RunStateError(
-                f"the checkpoints in {output_dir} belong to another training ({differences}); give the same "
-                "initial model, data and settings again, or use another output_dir"
-            )
+    paths = [folder / IDENTITY_FILE for folder in (checkpoint, checkpoint.parent)]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        return
+    earlier = json.loads(path.read_text(encoding="utf-8"))
+    changed = [key for key, value in identity.items() if earlier.get(key) != value]
+    if changed:
+        differences = "; ".join(f"{key}: {earlier.get(key)} then, {identity[key]} now" for key in changed)
+        raise RunStateError(
+            f"{checkpoint} belongs to another training ({differences}); give the same initial model, data "
+            "and settings again, or use another output_dir"
+        )
 
 
 def recorded_seconds(checkpoint: Path) -> float:
@@ -130,7 +143,7 @@ def recorded_seconds(checkpoint: Path) -> float:
 def remove_checkpoints(output_dir: Path | str) -> None:
     """Delete every checkpoint, complete or not; done when a training has reached its end."""
     for _, path in _checkpoints(Path(output_dir)):
-        shutil.rmtree(path)
+        _remove(path)
 
 
 def remove_stale(output_dir: Path, step: int) -> None:
@@ -139,7 +152,7 @@ def remove_stale(output_dir: Path, step: int) -> None:
     A checkpoint counts as complete by the file that is written last; an old one would vouch for a
     half-written successor.
     """
-    shutil.rmtree(output_dir / f"checkpoint-{step}", ignore_errors=True)
+    _remove(output_dir / f"checkpoint-{step}")
 
 
 @contextlib.contextmanager
@@ -153,6 +166,13 @@ def no_shard_bars() -> Iterator[None]:
     finally:
         if shown:
             bars.enable_progress_bar()
+
+
+def _remove(checkpoint: Path) -> None:
+    """Delete a checkpoint; killed on the way, it leaves one that does not count as complete."""
+    if checkpoint.is_dir():
+        (checkpoint / STATE_FILE).unlink(missing_ok=True)
+        shutil.rmtree(checkpoint)
 
 
 def _checkpoints(output_dir: Path) -> list[tuple[int, Path]]:

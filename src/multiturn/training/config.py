@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import torch
 from transformers import TrainingArguments
 
 from multiturn.errors import ConfigError
 from multiturn.objective import PAIR_OBJECTIVES
+from multiturn.tokens import Overlong
 
 __all__ = ["DMPOConfig", "SFTConfig", "TurnTrainingArguments"]
 
-OVERLONG: Final = ("error", "drop", "cut")
+OVERLONG: Final[tuple[str, ...]] = get_args(Overlong)
 REFERENCES: Final = ("auto", "cached", "live", "adapter-off")
 
 
@@ -116,7 +117,8 @@ class DMPOConfig(TurnTrainingArguments):
             the paper has no such term, so it is off by default.
         reference: Where the reference's log-probabilities come from. ``"cached"``: computed once before the
             first step and kept on disk, so no second model stays in memory and a resumed run does not compute
-            them again. ``"live"``: a frozen second model (or `ref_model`) runs at every step.
+            them again. ``"live"``: a frozen second model (or `ref_model`) runs at every step; where an
+            adapter is trained and no `ref_model` given, that is the policy with its adapter off.
             ``"adapter-off"``: the policy itself with its adapter off, at every step. ``"auto"``: ``"live"``
             when a `ref_model` is given, else ``"cached"`` (computed with the adapter off where there is one).
         reference_cache: The cache's folder; None takes ``<output_dir>/reference``. Runs that share model and

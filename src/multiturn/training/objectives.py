@@ -26,10 +26,6 @@ class Task(Protocol):
     def name(self) -> str:
         """What people call it: ``SFT``, ``DMPO``."""
 
-    @property
-    def needs_reference(self) -> bool:
-        """Whether `score` reads the reference's log-probabilities."""
-
     def count(self, row: RenderedRow) -> int:
         """What a row counts for in the mean over a batch; known before the forward pass."""
 
@@ -51,7 +47,6 @@ class SftTask:
     """Supervised fine-tuning; every scored token of a step counts alike (M9)."""
 
     name: str = "SFT"
-    needs_reference: bool = False
 
     def count(self, row: RenderedRow) -> int:
         """The row's scored tokens."""
@@ -84,7 +79,6 @@ class PairTask:
     beta: float
     gamma: float
     chosen_nll: float = 0.0
-    needs_reference: bool = True
 
     @property
     def name(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from peft import PeftModel
@@ -13,18 +13,11 @@ from peft import PeftModel
 from multiturn.errors import ConfigError
 from multiturn.models import weights_fingerprint
 from multiturn.training.config import DMPOConfig
-from multiturn.training.data import RenderedRows, render_pairs
+from multiturn.training.data import render_pairs
 from multiturn.training.objectives import PairTask
 from multiturn.training.reference import AdapterOff, Cached, Live, Reference
 from multiturn.training.run import train_to_end
-from multiturn.training.setup import (
-    attach_adapter,
-    length_limit,
-    merge_adapter,
-    open_model,
-    render_sets,
-    renderer_for,
-)
+from multiturn.training.setup import Rendering, attach_adapter, merge_adapter, open_model, render_sets
 from multiturn.training.trainer import Optimizers, TurnTrainer
 
 if TYPE_CHECKING:
@@ -81,12 +74,13 @@ class DMPOTrainer(TurnTrainer):
         args = DMPOConfig() if args is None else args
         if not isinstance(args, DMPOConfig):
             raise ConfigError(f"args is a {type(args).__name__}; DMPOTrainer takes a DMPOConfig")
+        if ref_model is not None and ref_model is model:
+            raise ConfigError(
+                "ref_model is the model that is trained; leave ref_model out: the reference is then the "
+                "policy before its first step"
+            )
         policy, tokenizer = open_model(model, processing_class)
-        renderer, limit = renderer_for(tokenizer, args), length_limit(policy, args)
-
-        def render(rows: Rows) -> RenderedRows[Any]:
-            return render_pairs(rows, renderer, max_length=limit, overlong=args.overlong)
-
+        render = Rendering(render_pairs, policy, tokenizer, args)
         train_rows, eval_rows = render_sets(train_dataset, render), render_sets(eval_dataset, render)
         if isinstance(policy, PeftModel):
             peft_config = peft_config or copy.deepcopy(policy.peft_config[policy.active_adapter])
@@ -103,7 +97,7 @@ class DMPOTrainer(TurnTrainer):
             processing_class=tokenizer,
             reference=reference,
             render=render,
-            chat_template=None if args.chat_template == "model" else renderer.template_source,
+            chat_template=render.chat_template,
             fingerprint=fingerprint,
             collapse_warning_nats=args.collapse_warning_nats,
             callbacks=callbacks,

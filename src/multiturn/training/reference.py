@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
@@ -12,11 +11,11 @@ from peft import PeftModel
 from torch.nn.utils.rnn import pad_sequence
 
 from multiturn.errors import ConfigError
-from multiturn.models import ReferenceCache, adapter_off, reference_turn_logps
+from multiturn.models import ReferenceCache, adapter_off, evaluating, reference_turn_logps
 from multiturn.progress import progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -110,7 +109,7 @@ class AdapterOff:
 
     def live(self, model: PreTrainedModel, logps: Logps) -> Tensor | None:
         """The sums of the model without its adapter."""
-        with torch.no_grad(), adapter_off(model), _evaluating(model):
+        with torch.no_grad(), adapter_off(model), evaluating(model):
             return logps(model)
 
 
@@ -194,14 +193,3 @@ def _frozen(model: PreTrainedModel) -> PreTrainedModel:
     model.requires_grad_(requires_grad=False)
     model.train(mode=False)
     return model
-
-
-@contextlib.contextmanager
-def _evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Dropout off for a while."""
-    was_training = model.training
-    model.train(mode=False)
-    try:
-        yield
-    finally:
-        model.train(was_training)

@@ -13,11 +13,14 @@ from multiturn.training.checkpoints import (
     check_identity,
     checkpoint_to_resume,
     no_shard_bars,
+    note_identity,
     recorded_seconds,
     remove_stale,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import nn
     from transformers.trainer_utils import TrainOutput
 
@@ -31,6 +34,7 @@ class ResumableTrainer(Trainer):
 
     _seconds_before = 0.0
     _started = 0.0
+    _identity: Mapping[str, Json] = {}
 
     def before_training(self) -> None:
         """Called with the initial weights, before a checkpoint's are loaded."""
@@ -66,7 +70,9 @@ class ResumableTrainer(Trainer):
             TrainingError: The loss or the gradient is not finite; the message names the rows.
         """
         checkpoint = checkpoint_to_resume(self._folder, requested=resume_from_checkpoint)
-        check_identity(self._folder, self.identity(), resumed=checkpoint is not None)
+        self._identity = self.identity()
+        if checkpoint is not None:
+            check_identity(checkpoint, self._identity)
         self.before_training()
         self._seconds_before = 0.0 if checkpoint is None else recorded_seconds(checkpoint)
         self._started = time.monotonic()
@@ -98,7 +104,9 @@ class ResumableTrainer(Trainer):
     @override
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         if self.args.should_save:
-            remove_stale(self._folder, self.state.global_step)
+            folder, step = Path(self._get_output_dir(trial=trial)), self.state.global_step
+            remove_stale(folder, step)
+            note_identity(folder / f"checkpoint-{step}", self._identity)
         self.accelerator.wait_for_everyone()
         with no_shard_bars():
             super()._save_checkpoint(model, trial)

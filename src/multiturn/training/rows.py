@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from multiturn.errors import DataError
-from multiturn.trajectory import Message, PreferencePair, Trajectory
+from multiturn.trajectory import Message, PreferencePair, Trajectory, objects
 
 __all__ = ["Conversation", "Row", "Rows", "read_pair", "read_trajectory"]
 
@@ -114,7 +114,8 @@ def _parse_pair(fields: Mapping[str, Any]) -> PreferencePair:
             "chosen and rejected share no message before the first assistant message; they must start from "
             "the same prompt (or give it in a 'prompt' column)"
         )
-    return PreferencePair(id="", prompt=prompt, chosen=chosen, rejected=rejected, tools=_tools(fields))
+    tools = objects(fields, "tools")
+    return PreferencePair(id="", prompt=prompt, chosen=chosen, rejected=rejected, tools=tools)
 
 
 def _parse_trajectory(row: object) -> tuple[_Messages, _Messages, tuple[Mapping[str, Any], ...]]:
@@ -122,10 +123,11 @@ def _parse_trajectory(row: object) -> tuple[_Messages, _Messages, tuple[Mapping[
     if isinstance(row, Trajectory):
         return (), row.messages, row.tools
     fields = _mapping(row)
+    tools = objects(fields, "tools")
     if fields.get("messages") is not None:
-        return (), _messages(fields, "messages"), _tools(fields)
+        return (), _messages(fields, "messages"), tools
     if fields.get("completion") is not None:
-        return _messages(fields, "prompt"), _messages(fields, "completion"), _tools(fields)
+        return _messages(fields, "prompt"), _messages(fields, "completion"), tools
     raise DataError(f"has no 'messages' column (it has {', '.join(map(str, fields)) or 'none'})")
 
 
@@ -157,13 +159,6 @@ def _messages(fields: Mapping[str, Any], column: str) -> tuple[Message, ...]:
         except DataError as error:
             raise DataError(f"{column}[{position}]: {error}") from None
     return tuple(messages)
-
-
-def _tools(fields: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
-    tools = fields.get("tools") or ()
-    if not isinstance(tools, list | tuple) or not all(isinstance(tool, Mapping) for tool in tools):
-        raise DataError("'tools' must be a list of JSON objects, as the chat template expects them")
-    return tuple(tools)
 
 
 def _mapping(row: object) -> Mapping[str, Any]:

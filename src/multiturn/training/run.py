@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from multiturn.training.trainer import TurnTrainer
     from multiturn.trajectory import Json
 
-__all__ = ["train_to_end"]
+__all__ = ["peak_host_memory", "train_to_end"]
 
 
 def train_to_end(trainer: TurnTrainer, policy: Policy, save_to: Path | str | None) -> dict[str, Json]:
@@ -34,7 +34,8 @@ def train_to_end(trainer: TurnTrainer, policy: Policy, save_to: Path | str | Non
     """
     output_dir = Path(str(trainer.args.output_dir))
     checkpoint = latest_checkpoint(output_dir)
-    if torch.cuda.is_available():
+    on_gpu = trainer.args.device.type == "cuda"
+    if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     result = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     history: dict[str, Json] = {
@@ -45,7 +46,8 @@ def train_to_end(trainer: TurnTrainer, policy: Policy, save_to: Path | str | Non
         "steps": result.global_step,
         "seconds": round(trainer.seconds, 3),
         "tokens": int(trainer.state.num_input_tokens_seen),
-        "peak_memory_bytes": _peak_memory(),
+        # On a GPU what this training held there; elsewhere what the process has held so far.
+        "peak_memory_bytes": torch.cuda.max_memory_allocated() if on_gpu else peak_host_memory(),
         "resumed_from": None if checkpoint is None else int(checkpoint.name.rpartition("-")[2]),
     }
     if trainer.is_world_process_zero():
@@ -68,9 +70,12 @@ def _save(trainer: TurnTrainer, policy: Policy, save_to: Path) -> None:
     save_policy(policy, save_to, chat_template=trainer.chat_template)
 
 
-def _peak_memory() -> int:
-    """Bytes: on a GPU of this training, elsewhere of the process so far."""
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+def peak_host_memory(*, children: bool = False) -> int:
+    """The most main memory that this process has held at once, in bytes.
+
+    Args:
+        children: Whether each of its finished children counts as well; the largest of them all is then given.
+    """
+    who = [resource.RUSAGE_SELF, *([resource.RUSAGE_CHILDREN] if children else [])]
+    peak = max(resource.getrusage(each).ru_maxrss for each in who)
+    return peak if sys.platform == "darwin" else peak * 1024  # elsewhere it is counted in KiB

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from peft import PeftModel, get_peft_model
 from transformers import AutoTokenizer, PreTrainedModel, set_seed
@@ -21,10 +21,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from multiturn.training.config import TurnTrainingArguments
+    from multiturn.training.rows import Rows
 
-__all__ = ["attach_adapter", "length_limit", "merge_adapter", "open_model", "render_sets", "renderer_for"]
-
-RowT = TypeVar("RowT")
+__all__ = [
+    "Rendering",
+    "attach_adapter",
+    "merge_adapter",
+    "open_model",
+    "render_sets",
+    "require_trainable",
+]
 
 
 def open_model(
@@ -57,17 +63,43 @@ def open_model(
         ) from error
 
 
-def renderer_for(tokenizer: PreTrainedTokenizerBase, args: TurnTrainingArguments) -> Renderer:
-    """The renderer that `args` asks for."""
-    return Renderer(tokenizer, chat_template=args.chat_template)
+class Rendering:
+    """Renders datasets as the settings of a trainer say.
+
+    Args:
+        render_rows: `render_pairs` or `render_trajectories`.
+        model: The model, whose own limit holds where `args` set none.
+        tokenizer: Its tokenizer.
+        args: The settings.
+
+    Attributes:
+        chat_template: The Jinja text to save with the trained model; None for the tokenizer's own.
+
+    Raises:
+        ConfigError: There is no such chat template.
+    """
+
+    def __init__(
+        self,
+        render_rows: Callable[..., RenderedRows[Any]],
+        model: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        args: TurnTrainingArguments,
+    ) -> None:
+        self._render_rows = render_rows
+        self._renderer = Renderer(tokenizer, chat_template=args.chat_template)
+        self._max_length = _model_limit(model) if args.max_length is None else args.max_length
+        self._overlong = args.overlong
+        self.chat_template = None if args.chat_template == "model" else self._renderer.template_source
+
+    def __call__(self, rows: Rows) -> RenderedRows[Any]:
+        """Render the rows of one dataset."""
+        return self._render_rows(rows, self._renderer, max_length=self._max_length, overlong=self._overlong)
 
 
-def length_limit(model: Any, args: TurnTrainingArguments) -> int | None:
-    """The tokens a conversation may have: the user's limit, or the model's own where it is known."""
-    if args.max_length is not None:
-        return args.max_length
-    text_config = model.config.get_text_config()
-    limit = getattr(text_config, "max_position_embeddings", None)
+def _model_limit(model: Any) -> int | None:
+    """The tokens a model's context holds, where that is known."""
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     return int(limit) if isinstance(limit, int) and limit > 0 else None
 
 
@@ -81,6 +113,19 @@ def render_sets(
     if isinstance(rows, dict):
         return {name: render_sets(each, render) for name, each in rows.items()}
     return render(rows)
+
+
+def require_trainable(model: Any) -> None:
+    """Refuse a model that training could not change.
+
+    Raises:
+        ConfigError: No parameter may be trained.
+    """
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ConfigError(
+            "no parameter of the model may be trained; load its adapter with is_trainable=True, or give a "
+            "peft_config"
+        )
 
 
 def merge_adapter(model: Any) -> Any:

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from multiturn.errors import ConfigError
 from multiturn.models import weights_fingerprint
 from multiturn.training.config import SFTConfig
-from multiturn.training.data import RenderedRows, render_trajectories
+from multiturn.training.data import render_trajectories
 from multiturn.training.objectives import SftTask
 from multiturn.training.run import train_to_end
-from multiturn.training.setup import (
-    attach_adapter,
-    length_limit,
-    merge_adapter,
-    open_model,
-    render_sets,
-    renderer_for,
-)
+from multiturn.training.setup import Rendering, attach_adapter, merge_adapter, open_model, render_sets
 from multiturn.training.trainer import Optimizers, TurnTrainer
 
 if TYPE_CHECKING:
@@ -69,11 +62,7 @@ class SFTTrainer(TurnTrainer):
         if not isinstance(args, SFTConfig):
             raise ConfigError(f"args is a {type(args).__name__}; SFTTrainer takes an SFTConfig")
         policy, tokenizer = open_model(model, processing_class)
-        renderer, limit = renderer_for(tokenizer, args), length_limit(policy, args)
-
-        def render(rows: Rows) -> RenderedRows[Any]:
-            return render_trajectories(rows, renderer, max_length=limit, overlong=args.overlong)
-
+        render = Rendering(render_trajectories, policy, tokenizer, args)
         train_rows, eval_rows = render_sets(train_dataset, render), render_sets(eval_dataset, render)
         if peft_config is not None:
             policy = merge_adapter(policy)
@@ -86,7 +75,7 @@ class SFTTrainer(TurnTrainer):
             eval_dataset=eval_rows,
             processing_class=tokenizer,
             render=render,
-            chat_template=None if args.chat_template == "model" else renderer.template_source,
+            chat_template=render.chat_template,
             fingerprint=fingerprint,
             callbacks=callbacks,
             optimizers=optimizers,

@@ -14,10 +14,10 @@ from multiturn.models import turn_logps
 from multiturn.training.batch import collate_rows, logps_by_length, token_batch
 from multiturn.training.callbacks import CollapseWatch, GradientCheck, ProgressBar
 from multiturn.training.data import DataReport, RenderedRows
-from multiturn.training.metrics import MetricMeans, non_finite_rows
+from multiturn.training.metrics import MetricMeans, refuse_non_finite
 from multiturn.training.resumable import ResumableTrainer
 from multiturn.training.sampling import sampler_for
-from multiturn.training.setup import render_sets
+from multiturn.training.setup import render_sets, require_trainable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -145,6 +145,8 @@ class TurnTrainer(ResumableTrainer):
     @override
     def before_training(self) -> None:
         """Compute the reference's log-probabilities where they are to be stored."""
+        require_trainable(self.model)
+        self._means["train"].clear()  # of an earlier training, one that was broken off for example
         self._prepare_reference(self.train_dataset)
         self._prepare_reference(self.eval_dataset)
 
@@ -232,10 +234,13 @@ class TurnTrainer(ResumableTrainer):
             ignore_keys: Passed on.
             metric_key_prefix: The prefix.
         """
-        if not isinstance(eval_dataset, str):
+        ours: Any = self.eval_dataset
+        if isinstance(eval_dataset, str):
+            self._prepare_reference(ours[eval_dataset])
+        else:
             if self._render is not None:
                 eval_dataset = render_sets(eval_dataset, self._render)
-            self._prepare_reference(self.eval_dataset if eval_dataset is None else eval_dataset)
+            self._prepare_reference(ours if eval_dataset is None else eval_dataset)
         metrics: dict[str, float] = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         return metrics
 
@@ -332,13 +337,8 @@ class TurnTrainer(ResumableTrainer):
             if reference is None and self.reference is not None:
                 reference = self.reference.live(self.accelerator.unwrap_model(model), logps)
         output = self.task.score(policy, reference, batch.num_turns, torch.tensor(inputs["num_tokens"]))
-        bad = non_finite_rows(output, inputs["ids"])
-        if bad:
-            step = f"step {self.state.global_step + 1}" if model.training else "the evaluation"
-            raise TrainingError(
-                f"the {self.task.name} loss is not finite in {step} for {', '.join(bad)}; no weight was "
-                "changed by this step. Lower the learning rate, or look at these rows"
-            )
+        when = f"step {self.state.global_step + 1}" if model.training else "the evaluation"
+        refuse_non_finite(output, reference, inputs["ids"], name=self.task.name, when=when)
         return output
 
     def _prepare_reference(self, rows: Any) -> None:
