@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from pathlib import Path
@@ -98,6 +99,48 @@ def test_an_unknown_environment_option(capsys: pytest.CaptureFixture[str]) -> No
     assert "size" in said
 
 
+def test_an_environment_option_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    code, said = fails(capsys, "rollout", "--env", "household", "--env-option", "size", "--output", "x.jsonl")
+    assert code == 2
+    assert "--env-option 'size': write it as key=value" in said
+
+
+@pytest.mark.parametrize("output", ["folder", "a.txt/x.jsonl"])
+def test_an_output_that_cannot_be_written(capsys: pytest.CaptureFixture[str], output: str) -> None:
+    Path("folder").mkdir()
+    write("a.txt", "")
+    code, said = fails(capsys, "rollout", *HOUSEHOLD, *ACTION, "--tasks", "1", "--output", output)
+    assert code == 1
+    assert said.startswith(f"error: {output.partition('/')[0]}: ")
+    assert "check the path" in said
+
+
+def test_names_of_files_are_not_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["rollout", *HOUSEHOLD, *ACTION, "--tasks", "1", "--output", "[red]a[/b].jsonl"]
+    assert run_app(arguments) == 0
+    assert capsys.readouterr().out.startswith("[red]a[/b].jsonl: 1 episodes")
+
+
+def test_a_message_in_place_of_an_exit_code_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SystemExit("text") is Python's way to say 1; a library may use it."""
+
+    def leave(*_: object, **__: object) -> None:
+        raise SystemExit("no more")
+
+    monkeypatch.setattr("multiturn.cli.app.app", leave)
+    assert run_app(["env", "list"]) == 1
+
+
+def test_a_poor_terminal_gets_question_marks(monkeypatch: pytest.MonkeyPatch) -> None:
+    from multiturn import cli
+
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="ascii"))
+    cli._print_what_can_be_printed()
+    print("\N{MINUS SIGN}0.14", flush=True)  # noqa: T201 - what is tested
+    assert written.getvalue() == b"?0.14\n"
+
+
 def test_an_unknown_split(capsys: pytest.CaptureFixture[str]) -> None:
     code, said = fails(capsys, "rollout", *HOUSEHOLD, "--split", "tset", "--output", "x.jsonl")
     assert code == 2
@@ -120,10 +163,15 @@ def test_an_unknown_option(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("option", "value", "complaint"),
     [
-        ("--gamma", "2", "--set: gamma: input should be less than or equal to 1 (got 2"),
-        ("--beta", "0", "--set: beta: input should be greater than 0"),
-        ("--objective", "ppo", "--set: objective: input should be 'dmpo' or 'dpo' (got 'ppo')"),
+        ("--gamma", "2", "--gamma: gamma: input should be less than or equal to 1 (got 2"),
+        ("--beta", "0", "--beta: beta: input should be greater than 0"),
+        ("--objective", "ppo", "--objective: objective: input should be 'dmpo' or 'dpo' (got 'ppo')"),
         ("--set", "gama=1", "--set: gama: unknown key; did you mean 'gamma'?"),
+        ("--set", "gamma=3", "--set: gamma: input should be less than or equal to 1 (got 3)"),
+        ("--set", "objective.x=1", "--set 'objective.x=1': 'objective' is not a section"),
+        ("--set", "schedule=cosin", "--set: schedule: input should be 'linear', 'cosine'"),
+        ("--set", "micro_batch_size=5", "batch_size 32 is no multiple of micro_batch_size 5; change either"),
+        ("--precision", "fp16", "--precision: there is no 'fp16'; use bf16 or fp32"),
     ],
 )
 def test_bad_training_settings(
@@ -206,6 +254,48 @@ def test_bad_trajectories(capsys: pytest.CaptureFixture[str], text: str | None, 
     assert complaint in said
 
 
+def test_an_episode_that_its_environment_cut_short_is_no_demonstration(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It has no return, as a plain conversation has none; but nobody may learn from it."""
+    record = {"id": "a", "task_id": "a", "messages": PAIR["rejected"], "outcome": "environment_error"}
+    path = write("t.jsonl", json.dumps(record) + "\n")
+    code, said = fails(capsys, "sft", path, "--model", "m", "--output", "out")
+    assert code == 3
+    assert "t.jsonl: none of 1 trajectories has a return of 1.0; lower --min-reward" in said
+
+
+def test_rollouts_that_make_no_pair(capsys: pytest.CaptureFixture[str]) -> None:
+    record = {"id": "a", "task_id": "a", "messages": PAIR["rejected"], "reward": 1.0}
+    path = write("t.jsonl", json.dumps(record) + "\n")
+    code, said = fails(capsys, "pairs", "--experts", path, "--rollouts", path, "--output", "pairs.jsonl")
+    assert code == 3
+    assert "pairs.jsonl: is not written: none of 1 rollouts makes a preference pair (dropped: 1 tie)" in said
+    assert not Path("pairs.jsonl").exists()
+
+
+def test_an_evaluation_shows_what_was_asked_for(tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file may hold more than that: another split's episodes are not averaged into these."""
+    shown: list[list[str]] = []
+    monkeypatch.setattr(
+        "multiturn.pipeline.results.show_evaluation",
+        lambda _, trajectories: shown.append([t.split for t in trajectories]),
+    )
+    evaluate = ["evaluate", *HOUSEHOLD, *ACTION, "--model", tiny_model, "--output", "e.jsonl"]
+    evaluate += ["--max-turns", "2", "--max-new-tokens", "4"]
+    assert run_app([*evaluate, "--split", "test", "--tasks", "2"]) == 0
+    assert run_app([*evaluate, "--split", "train", "--tasks", "1"]) == 0
+    assert len(read_rollouts("e.jsonl")) == 3
+    assert shown == [["test", "test"], ["train"]]
+
+
+def test_an_evaluation_of_no_task(capsys: pytest.CaptureFixture[str], tiny_model: str) -> None:
+    none = ["--env-option", "test=0", "--output", "e.jsonl"]
+    code, said = fails(capsys, "evaluate", *HOUSEHOLD, *none, "--model", tiny_model)
+    assert code == 3
+    assert "there are no evaluation episodes" in said
+
+
 def test_a_report_of_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     code, said = fails(capsys, "report", "nowhere")
     assert code == 4
@@ -232,17 +322,8 @@ def test_the_stages_one_at_a_time(capsys: pytest.CaptureFixture[str], tiny_model
 
     assert run_app(["rollout", *small, "--tasks", "4", "--output", "expert.jsonl"]) == 0
     assert run_app(["sft", "expert.jsonl", "--model", tiny_model, "--output", "sft", *training]) == 0
-    again = [
-        "rollout",
-        *small,
-        *decoding,
-        "--model",
-        "sft/model",
-        "--tasks",
-        "4",
-        "--output",
-        "rollouts.jsonl",
-    ]
+    again = ["rollout", *small, *decoding, "--model", "sft/model", "--tasks", "4"]
+    again += ["--output", "rollouts.jsonl"]
     assert run_app(again) == 0
     assert len(read_rollouts("rollouts.jsonl")) == 4
     played = Path("rollouts.jsonl").read_bytes()
@@ -254,16 +335,8 @@ def test_the_stages_one_at_a_time(capsys: pytest.CaptureFixture[str], tiny_model
     assert "rollouts.jsonl" in said
     assert Path("rollouts.jsonl").read_bytes() == played
 
-    make_pairs = [
-        "pairs",
-        "--experts",
-        "expert.jsonl",
-        "--rollouts",
-        "rollouts.jsonl",
-        "--output",
-        "pairs.jsonl",
-    ]
-    assert run_app(make_pairs) == 0
+    make_pairs = ["pairs", "--experts", "expert.jsonl", "--rollouts", "rollouts.jsonl"]
+    assert run_app([*make_pairs, "--output", "pairs.jsonl"]) == 0
     assert len(read_pairs("pairs.jsonl")) == 4
     assert run_app(["train", "pairs.jsonl", "--model", "sft/model", "--output", "dmpo", *training]) == 0
     assert Path("dmpo/model/model.safetensors").is_file()

@@ -70,6 +70,13 @@ def test_equal_policies_are_undecided_not_certain() -> None:
     assert comparison.reward.low < 0.0 < comparison.reward.high
 
 
+def test_the_last_bits_of_a_reward_are_no_difference() -> None:
+    """0.1 + 0.2 is 0.30000000000000004 in floats: as good as 0.3, in the list of differences too."""
+    comparison = compare(play({"a1": 0.1 + 0.2, "a2": 0.5}), play({"a1": 0.3, "a2": 0.5}))
+    assert (comparison.better, comparison.equal) == (0, 2)
+    assert comparison.differences == {"a1": 0.0, "a2": 0.0}
+
+
 def test_other_tasks_are_refused_by_name() -> None:
     with pytest.raises(DataError, match=r"only dmpo has 'a3'; only sft has 'a1', 'a2', 'a4' and 2 more"):
         compare(

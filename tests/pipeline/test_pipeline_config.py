@@ -76,6 +76,14 @@ def test_an_override_without_a_dot_in_its_exponent_is_a_number(tmp_path: Path) -
         ("methods: {}", "methods: dictionary should have at least 1 item"),
         ("explore: {temperature: -1}", "explore.temperature: input should be greater than or equal to 0"),
         ("seed: -1", "seed: input should be greater than or equal to 0"),
+        ("preference: {schedule: cosin}", "preference.schedule: input should be 'linear', 'cosine'"),
+        ("methods: {dmpo: {schedule: x}}", "methods.dmpo.schedule: input should be 'linear', 'cosine'"),
+        (
+            "preference: {batch_size: 8, micro_batch_size: 3}",
+            "preference: batch_size 8 is no multiple of micro_batch_size 3; change either",
+        ),
+        ("methods: {reference: {}}", "methods.reference: cannot be the name of a method's folder"),
+        ("methods: {../../a: {}}", "methods.../../a: cannot be the name of a method's folder"),
         ("sft: {overlong: shorten}", "sft.overlong: input should be 'error', 'drop' or 'cut'"),
     ],
 )
@@ -100,6 +108,8 @@ def test_every_bad_setting_is_named_at_once(tmp_path: Path) -> None:
         ("- a\n", "must be a mapping of settings"),
         ("name: [\n", ":2: is not YAML"),
         ("environment: {name: household}\n", "name: is required"),
+        ("name: 2024-99-99\n", "run.yaml: is not YAML (month must be in 1..12)"),
+        ("name: " + "[" * 5000, "run.yaml: is not YAML"),
         ("name: a/b\nenvironment: {name: household}\n", "name: string should match pattern"),
         ("name: !!python/object/apply:os.system [true]\n", ":1: is not YAML"),
     ],
@@ -110,12 +120,36 @@ def test_a_file_that_is_no_configuration(tmp_path: Path, text: str, complaint: s
     assert complaint in str(caught.value)
 
 
+def test_a_file_that_is_not_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_bytes(MINIMAL.encode() + b"# na\xefve\n")
+    with pytest.raises(ConfigError, match=r"run\.yaml: is not UTF-8 text .* save it as UTF-8"):
+        load_config(path)
+
+
+def test_a_bad_override_is_not_blamed_on_the_file(tmp_path: Path) -> None:
+    path = written(tmp_path, MINIMAL + "sft: {epochs: 0}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, ["sft.epoch=2", "sft.lora.ran=3"])
+    assert sorted(str(caught.value).splitlines()) == [
+        "--set: sft.epoch: unknown key; did you mean 'epochs'?",
+        "--set: sft.lora.ran: unknown key; did you mean 'rank'?",
+        f"{path}: sft.epochs: input should be greater than 0 (got 0)",
+    ]
+
+
+def test_micro_batches_larger_than_the_batch_are_the_batch(tmp_path: Path) -> None:
+    config = load_config(written(tmp_path, MINIMAL), ["sft.batch_size=4", "sft.micro_batch_size=16"])
+    assert config.sft.rows_at_once == 4
+    assert config.preference.rows_at_once == 32
+
+
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"absent\.yaml: cannot be read .* check the path"):
         load_config(tmp_path / "absent.yaml")
 
 
-@pytest.mark.parametrize("text", ["seed", "=1", "sft..epochs=1", "sft.epochs=[1", ".=1"])
+@pytest.mark.parametrize("text", ["seed", "=1", "sft..epochs=1", "sft.epochs=[1", ".=1", "name=2024-99-99"])
 def test_an_override_that_is_none(text: str) -> None:
     with pytest.raises(ConfigError, match="--set"):
         parse_override(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -12,15 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from multiturn.errors import RunStateError
+from multiturn.errors import ConfigError, RunStateError
 from multiturn.jsonl import read_pairs
 from multiturn.pipeline.load import load_config
-from multiturn.pipeline.results import rebuild_report
+from multiturn.pipeline.results import rebuild_report, show_results
 from multiturn.pipeline.run import open_run, plan, run_pipeline
 from multiturn.pipeline.run_directory import RunDirectory
 from multiturn.rollouts.store import read_rollouts
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 TINY = """\
@@ -102,6 +104,41 @@ def test_a_run_goes_through_every_stage_once(config_file: Path, capsys: pytest.C
 
     with pytest.raises(RunStateError, match=r"preference\.beta: 0\.1 there, 0\.2 now"):
         run_pipeline(load_config(config_file, ["preference.beta=0.2"]))
+
+
+def test_a_test_split_that_is_not_there_is_found_out_at_once(config_file: Path) -> None:
+    """And the corrected configuration may have the folder."""
+    with pytest.raises(ConfigError, match="no split 'tset'"):
+        run_pipeline(load_config(config_file, ["environment.test_splits=[tset]"]))
+    with pytest.raises(ConfigError, match="99 tasks asked for, but split 'test'"):
+        run_pipeline(load_config(config_file, ["evaluate.tasks=99"]))
+    assert not RunDirectory(config_file.parent / "run").expert.exists()
+    open_run(load_config(config_file))
+
+
+def test_what_another_process_finished_before_the_lock_was_free_is_not_done_again(
+    config_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest is read once the run is ours: read earlier, it would not know of the other's stages."""
+    config = load_config(config_file)
+    everything = [name for name, _, _ in plan(open_run(config))]
+
+    @contextlib.contextmanager
+    def lock_after_the_other(_: object) -> Iterator[None]:
+        other = open_run(config)
+        for name in everything:
+            other.manifest.finish(name, seconds=0.0, result={})
+        yield
+
+    monkeypatch.setattr("multiturn.pipeline.run._only_one", lock_after_the_other)
+    monkeypatch.setattr("multiturn.pipeline.run.show_results", lambda _: None)
+    run_pipeline(config)
+    assert not RunDirectory(config_file.parent / "run").expert.exists()
+
+
+def test_results_without_their_summary(tmp_path: Path) -> None:
+    with pytest.raises(RunStateError, match=r"summary\.json: is missing; .* multiturn report"):
+        show_results(RunDirectory(tmp_path))
 
 
 def test_a_report_of_an_unfinished_run_is_refused(config_file: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import io
 import os
 import sys
 
@@ -23,10 +24,17 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     _keep_freed_memory()
+    _print_what_can_be_printed()
 
     from multiturn.cli.app import run_app
 
     sys.exit(run_app(sys.argv[1:]))
+
+
+def _print_what_can_be_printed() -> None:
+    """Show ``?`` for what the terminal's encoding lacks, a minus sign say: no run shall end over that."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
 
 
 def _keep_freed_memory() -> None:

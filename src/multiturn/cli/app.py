@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["app", "run_app"]
 
 INTERRUPTED = 130
+_LOG = logging.getLogger(__name__)
 
 app = typer.Typer(
     name="multiturn",
@@ -81,18 +82,25 @@ def run_app(arguments: Sequence[str]) -> int:
         arguments: The command line without the program's name.
 
     Returns:
-        The exit code: 0, or that of the error (see `multiturn.errors`).
+        The exit code: 0, or that of the error (see `multiturn.errors`; 1 where the system refuses a file).
     """
     stderr = Console(stderr=True, highlight=False, soft_wrap=True)
     previous = signal.signal(signal.SIGINT, _interrupt)
     try:
         app(args=list(arguments))
     except SystemExit as done:
-        return done.code if isinstance(done.code, int) else 0
+        return done.code if isinstance(done.code, int) else int(done.code is not None)
     except MultiturnError as error:
         stderr.print("error:", style="bold red", end=" ")
         stderr.print(str(error), markup=False)
         return error.exit_code
+    except OSError as error:
+        where = "" if error.filename is None else f"{error.filename}: "
+        what = error.strerror or str(error)
+        stderr.print("error:", style="bold red", end=" ")
+        stderr.print(f"{where}{what}; check the path, its permissions and the free space", markup=False)
+        _LOG.debug("it happened here:", exc_info=error)
+        return MultiturnError.exit_code
     except _InterruptedByUser:
         stderr.print("interrupted; run the same command again to go on from here")
         return INTERRUPTED

@@ -36,14 +36,17 @@ def evaluate(
     decoding = options.settings_from(
         EvaluateSettings, (), {"slots": slots, "max_new_tokens": max_new_tokens, "tasks": tasks}
     )
+    jobs = operations.jobs_for(operations.list_tasks(environment, split, tasks))
     operations.roll_out(
         model,
         environment=environment,
         prompt=options.prompt_settings(chat_template, action_format, instructions),
         decoding=decoding,
-        jobs=operations.jobs_for(operations.list_tasks(environment, split, tasks)),
+        jobs=jobs,
         path=output,
         seed=seed,
         title="evaluate",
     )
-    show_evaluation(model, read_rollouts(output))
+    # The file may hold more: other splits, or more tasks of this one.
+    asked = {job.id for job in jobs}
+    show_evaluation(model, [trajectory for trajectory in read_rollouts(output) if trajectory.id in asked])

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, get_args
 
 import typer
 
+from multiturn.errors import ConfigError
+from multiturn.pipeline import config
 from multiturn.pipeline.config import EnvironmentSettings, PromptSettings, SettingsT
-from multiturn.pipeline.load import parse_override, validated
+from multiturn.pipeline.load import assign, parse_override, validated
 
 __all__ = [
     "EnvName",
@@ -30,6 +32,14 @@ __all__ = [
     "settings_from",
 ]
 
+
+def _known_precision(value: str) -> str:
+    known = get_args(config.Precision)
+    if value not in known:
+        raise ConfigError(f"--precision: there is no {value!r}; use {' or '.join(known)}")
+    return value
+
+
 Overrides: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
@@ -43,7 +53,10 @@ Model: TypeAlias = Annotated[
 ]
 Output: TypeAlias = Annotated[Path, typer.Option("--output", "-o", help="Where the result goes.")]
 Seed: TypeAlias = Annotated[int, typer.Option(min=0, help="Seeds sampling, data order and dropout.")]
-Precision: TypeAlias = Annotated[str, typer.Option(help="bf16 (autocast, weights stay float32) or fp32.")]
+Precision: TypeAlias = Annotated[
+    str,
+    typer.Option(help="bf16 (autocast, weights stay float32) or fp32.", callback=_known_precision),
+]
 EnvName: TypeAlias = Annotated[
     str, typer.Option("--env", "-e", help="An environment; `multiturn env list` shows them.")
 ]
@@ -81,13 +94,11 @@ def settings_from(
         ConfigError: A key is unknown or a value unusable.
     """
     content: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    options = {key: f"--{key.replace('_', '-')}" for key in content}
     for override in overrides or ():
-        keys, value = parse_override(override)
-        inner = content
-        for key in keys[:-1]:
-            inner = inner.setdefault(key, {})
-        inner[keys[-1]] = value
-    return validated(section, content, where="--set")
+        assign(content, override)
+        options.pop(parse_override(override)[0][0], None)
+    return validated(section, content, where="--set", elsewhere=options)
 
 
 def environment_settings(
@@ -100,7 +111,7 @@ def environment_settings(
     """
     parsed: dict[str, Any] = {}
     for option in options or ():
-        keys, value = parse_override(option)
+        keys, value = parse_override(option, option="--env-option")
         parsed[".".join(keys)] = value
     content = {"name": name, "options": parsed, "max_turns": max_turns}
     return validated(EnvironmentSettings, content, where="--env")

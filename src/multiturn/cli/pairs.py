@@ -15,7 +15,9 @@ def pairs(
     experts: Annotated[Path, typer.Option(help="JSONL of the expert's trajectories.")],
     rollouts: Annotated[Path, typer.Option(help="JSONL of a policy's trajectories on the same tasks.")],
     output: options.Output,
-    min_gap: Annotated[float, typer.Option(min=0.0, help="The least difference of returns in a pair.")] = 0.0,
+    min_gap: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="The least difference of returns in a pair.")
+    ] = 0.0,
     max_pairs_per_task: Annotated[
         int | None, typer.Option(min=1, help="Keep so many pairs of a task.")
     ] = None,
@@ -30,22 +32,13 @@ def pairs(
 
     Example: `multiturn pairs --experts expert.jsonl --rollouts rollouts.jsonl --output pairs.jsonl`
     """
-    from rich import print as show
-
-    from multiturn.errors import DataError
-    from multiturn.jsonl import write_jsonl
-    from multiturn.pairs.select import PairSettings, select_pairs
     from multiturn.pipeline.config import PairsSettings
+    from multiturn.pipeline.pairing import describe_selection, write_pairs
     from multiturn.rollouts.store import read_episodes
 
     given = {"min_gap": min_gap, "max_pairs_per_task": max_pairs_per_task, "noise": noise}
     settings = options.settings_from(PairsSettings, (), given)
-    selection = select_pairs(
-        read_episodes(experts),
-        read_episodes(rollouts),
-        PairSettings(**settings.model_dump(), seed=seed),
+    selection = write_pairs(
+        read_episodes(experts), read_episodes(rollouts), output, settings=settings, seed=seed
     )
-    if not selection.pairs:
-        raise DataError(f"no rollout makes a pair; dropped: {selection.dropped}", path=rollouts)
-    write_jsonl(output, selection.pairs)
-    show(f"{output}: {selection.counts}; dropped: {selection.dropped or 'none'}")
+    typer.echo(f"{output}: {describe_selection(selection)}")

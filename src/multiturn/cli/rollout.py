@@ -37,8 +37,6 @@ def rollout(
 
     Example: `multiturn rollout --env household --model sft/model --tasks 200 --output rollouts.jsonl`
     """
-    from rich import print as show
-
     from multiturn.pipeline import operations
     from multiturn.pipeline.config import ExploreSettings
 
@@ -64,4 +62,4 @@ def rollout(
             temperature=decoding.temperature,
             top_p=decoding.top_p,
         )
-    show(f"{output}: {report.describe()}")
+    typer.echo(f"{output}: {report.describe()}")

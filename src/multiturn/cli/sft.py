@@ -31,20 +31,25 @@ def sft(
 
     Example: `multiturn sft expert.jsonl --output sft --epochs 2 --set lora.rank=16`
     """
-    from rich import print as show
-
     from multiturn.errors import DataError
     from multiturn.pipeline.config import SftSettings
     from multiturn.pipeline.trainings import train_on_demonstrations
     from multiturn.rollouts.store import read_episodes
+    from multiturn.trajectory import Outcome
 
     settings = options.settings_from(
         SftSettings, overrides, {"epochs": epochs, "learning_rate": learning_rate}
     )
     read = read_episodes(trajectories)
-    good = [trajectory for trajectory in read if trajectory.reward is None or trajectory.reward >= min_reward]
+    # Plain conversations have no return. Those that an environment cut short have none either.
+    whole = [trajectory for trajectory in read if trajectory.outcome is not Outcome.ENVIRONMENT_ERROR]
+    good = [t for t in whole if t.reward is None or t.reward >= min_reward]
     if not good:
-        raise DataError(f"none of {len(read)} trajectories has a return of {min_reward}", path=trajectories)
+        raise DataError(
+            f"none of {len(read)} trajectories has a return of {min_reward}; lower --min-reward, or give "
+            "better ones",
+            path=trajectories,
+        )
     train_on_demonstrations(
         model,
         good[: settings.tasks],
@@ -54,4 +59,4 @@ def sft(
         seed=seed,
         output=output,
     )
-    show(f"model: {output / 'model'}")
+    typer.echo(f"model: {output / 'model'}")

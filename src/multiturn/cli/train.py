@@ -34,8 +34,6 @@ def train(
 
     Example: `multiturn train pairs.jsonl --model sft/model --output dmpo --gamma 0.7 --beta 0.1`
     """
-    from rich import print as show
-
     from multiturn.jsonl import read_pairs
     from multiturn.pipeline.config import PreferenceSettings
     from multiturn.pipeline.trainings import train_on_pairs
@@ -56,4 +54,4 @@ def train(
         seed=seed,
         output=output,
     )
-    show(f"model: {output / 'model'}")
+    typer.echo(f"model: {output / 'model'}")

@@ -99,8 +99,8 @@ def compare(
         )
     attempted = {trajectory.task_id for trajectory in method}
     types = [_common_type(scores[task], base[task]) for task in shared]
-    differences = {task: scores[task].reward - base[task].reward for task in shared}
-    values = [0.0 if abs(d) <= EQUAL_WITHIN else d for d in differences.values()]
+    differences = {task: _difference(scores[task].reward, base[task].reward) for task in shared}
+    values = list(differences.values())
     rewards = [side[task].reward for side in (scores, base) for task in shared]
     bounds = None if reward_bounds(rewards) is None else (-1.0, 1.0)
     better, worse = sum(value > 0 for value in values), sum(value < 0 for value in values)
@@ -166,6 +166,11 @@ def _require_same_tasks(
             f"{names[0]} and {names[1]} were not evaluated on the same tasks: {'; '.join(complaints)}; "
             "evaluate both on the same ones"
         )
+
+
+def _difference(ours: float, theirs: float) -> float:
+    """What two rewards differ by; exactly nothing where only their last bits do."""
+    return 0.0 if abs(ours - theirs) <= EQUAL_WITHIN else ours - theirs
 
 
 def _listed(tasks: set[str]) -> str:

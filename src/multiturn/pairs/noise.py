@@ -93,7 +93,7 @@ def noise_reasons(trajectory: Trajectory, rule: NoiseRule = _DEFAULT_RULE) -> tu
     Returns:
         The names of the reasons in the module's docstring that hold, in the order given there.
     """
-    turns = trajectory.turns if trajectory.num_turns else ()
+    turns = trajectory.turns
     steps = [_step(turn) for turn in turns]
     periods = [p for p in range(1, rule.max_cycle + 1) if _blocks_in_a_row(steps, p) >= rule.repeats]
     reasons = {

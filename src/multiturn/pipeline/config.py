@@ -6,11 +6,13 @@ overrides; everything below `Config` is plain validated data.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 __all__ = [
+    "NAME_PATTERN",
+    "REFERENCE",
     "SFT",
     "Config",
     "DecodingSettings",
@@ -28,10 +30,25 @@ __all__ = [
 
 SFT = "sft"
 """What the policy that every method starts from is called in results."""
+REFERENCE = "reference"
+"""What lies beside the methods' trainings and is none: the reference's log-probabilities."""
+NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+"""Names of runs and methods become names of files and folders."""
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+Precision = Literal["bf16", "fp32"]
+Schedule = Literal[
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "constant",
+    "constant_with_warmup",
+    "inverse_sqrt",
+]
+"""Those of transformers' schedules that need no settings of their own."""
 
 
 class _Section(BaseModel):
@@ -51,8 +68,8 @@ class EnvironmentSettings(_Section):
         train_split: The split for expert trajectories and exploration.
         test_splits: The held-out splits that are evaluated, each on its own.
         max_turns: Ends an episode after so many turns; null takes the environment's own limit.
-        workers: How many environments run side by side where they need processes of their own; null takes
-            one for each decoding slot, at most the number of cores.
+        workers: How many environments run side by side; null takes one for each decoding slot. Each
+            ScienceWorld is a Java process of about 600 MB.
         deadline: Seconds after which a call to an isolated environment counts as hung.
     """
 
@@ -102,8 +119,8 @@ class TrainSettings(_Section):
         learning_rate: The peak learning rate.
         epochs: Passes over the data; fractions are allowed.
         batch_size: Rows (trajectories or pairs) to an optimizer step.
-        micro_batch_size: Rows to a forward pass; null takes the whole batch.
-        schedule: A transformers learning-rate schedule.
+        micro_batch_size: Rows to a forward pass, a divisor of ``batch_size``; null takes the whole batch.
+        schedule: How the learning rate goes after the warm-up, by transformers' name for it.
         warmup: The fraction of steps spent warming up.
         weight_decay: AdamW's weight decay.
         max_grad_norm: Gradients are clipped to this norm.
@@ -118,7 +135,7 @@ class TrainSettings(_Section):
     epochs: Positive = 3.0
     batch_size: Count = 32
     micro_batch_size: Count | None = None
-    schedule: str = "cosine"
+    schedule: Schedule = "cosine"
     warmup: Fraction = 0.03
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
     max_grad_norm: Positive = 1.0
@@ -127,6 +144,21 @@ class TrainSettings(_Section):
     lora: LoraSettings | None = None
     gradient_checkpointing: bool = False
     checkpoints: Annotated[int, Field(ge=0)] = 4
+
+    @property
+    def rows_at_once(self) -> int:
+        """Rows to a forward pass, as many as the batch has at most."""
+        return min(self.micro_batch_size or self.batch_size, self.batch_size)
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        # Found out here, and not by the training that comes after hours of exploration.
+        if self.batch_size % self.rows_at_once:
+            raise ValueError(
+                f"batch_size {self.batch_size} is no multiple of micro_batch_size {self.micro_batch_size}; "
+                "change either"
+            )
+        return self
 
 
 class SftSettings(TrainSettings):
@@ -153,7 +185,7 @@ class PreferenceSettings(TrainSettings):
     """
 
     learning_rate: Positive = 1e-6
-    schedule: str = "constant_with_warmup"
+    schedule: Schedule = "constant_with_warmup"
     warmup: Fraction = 0.1
     objective: Literal["dmpo", "dpo"] = "dmpo"
     beta: Positive = 0.1
@@ -250,11 +282,11 @@ class Config(_Section):
         evaluate: Evaluation.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=NAME_PATTERN)]
     output: str | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     model: str | dict[str, Any] = "smollm2-135m-instruct"
-    precision: Literal["bf16", "fp32"] = "bf16"
+    precision: Precision = "bf16"
     environment: EnvironmentSettings
     prompt: PromptSettings = PromptSettings()
     expert: ExpertSettings = ExpertSettings()

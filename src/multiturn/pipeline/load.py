@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from multiturn.errors import ConfigError
-from multiturn.pipeline.config import SFT, Config, PreferenceSettings
+from multiturn.pipeline.config import NAME_PATTERN, REFERENCE, SFT, Config, PreferenceSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from multiturn.pipeline.config import SettingsT
 
-__all__ = ["load_config", "parse_override", "validated"]
+__all__ = ["assign", "load_config", "parse_override", "validated"]
+
+
+# A date that is none ends in a ValueError of yaml's, endless nesting in a RecursionError.
+_NOT_YAML: Final = (yaml.YAMLError, ValueError, RecursionError)
 
 
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
@@ -35,31 +40,40 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not UTF-8 text ({error.reason}); save it as UTF-8") from None
     try:
         content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except _NOT_YAML as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark is not None else str(path)
         raise ConfigError(f"{where}: is not YAML ({getattr(error, 'problem', error)})") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: must be a mapping of settings, not {type(content).__name__}")
     for override in overrides:
-        keys, value = parse_override(override)
-        _assign(content, keys, value, override)
-    config = validated(Config, content, where=str(path))
+        assign(content, override)
+    overridden = [".".join(parse_override(override)[0]) for override in overrides]
+    config = validated(Config, content, where=str(path), elsewhere=dict.fromkeys(overridden, "--set"))
     problems = list(_method_problems(config))
     if problems:
         raise ConfigError("\n".join(f"{path}: {problem}" for problem in problems))
     return config
 
 
-def validated(section: type[SettingsT], content: Mapping[str, Any], *, where: str) -> SettingsT:
+def validated(
+    section: type[SettingsT],
+    content: Mapping[str, Any],
+    *,
+    where: str,
+    elsewhere: Mapping[str, str] | None = None,
+) -> SettingsT:
     """Plain data as settings.
 
     Args:
         section: The settings' class.
         content: The data.
         where: Where it came from, for error messages.
+        elsewhere: For keys (``"sft.epochs"``) that came from another place, that place.
 
     Raises:
         ConfigError: A key is unknown or a value unusable; one line for each.
@@ -68,13 +82,21 @@ def validated(section: type[SettingsT], content: Mapping[str, Any], *, where: st
         return section.model_validate(content)
     except ValidationError as error:
         problems = [_explain(problem, (), section) for problem in error.errors()]
-        raise ConfigError("\n".join(f"{where}: {problem}" for problem in problems)) from None
+        places = [_place(problem, where, elsewhere or {}) for problem in problems]
+        lines = [f"{place}: {problem}" for place, problem in zip(places, problems, strict=True)]
+        raise ConfigError("\n".join(lines)) from None
 
 
 def _method_problems(config: Config) -> Iterator[str]:
     for name in config.methods:
         if name == SFT:
             yield f"methods.{name}: this name belongs to the policy that all methods start from; take another"
+            continue
+        if name == REFERENCE or not re.fullmatch(NAME_PATTERN, name):
+            yield (
+                f"methods.{name}: cannot be the name of a method's folder; take letters, digits, '.', '_' "
+                f"and '-', and not {REFERENCE!r}"
+            )
             continue
         try:
             config.method(name)
@@ -83,8 +105,12 @@ def _method_problems(config: Config) -> Iterator[str]:
                 yield _explain(problem, ("methods", name), PreferenceSettings)
 
 
-def parse_override(override: str) -> tuple[list[str], Any]:
+def parse_override(override: str, *, option: str = "--set") -> tuple[list[str], Any]:
     """Split ``"a.b=c"`` into its keys and its value, read as YAML.
+
+    Args:
+        override: The text.
+        option: The option it was given with, for error messages.
 
     Raises:
         ConfigError: There is no ``=``, a key is empty, or the value is not YAML.
@@ -92,14 +118,20 @@ def parse_override(override: str) -> tuple[list[str], Any]:
     name, equals, value = override.partition("=")
     keys = [key.strip() for key in name.split(".")]
     if not equals or not all(keys):
-        raise ConfigError(f"--set {override!r}: write it as key=value or section.key=value")
+        raise ConfigError(f"{option} {override!r}: write it as key=value or section.key=value")
     try:
         return keys, yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {override!r}: the value is not YAML; quote it") from None
+    except _NOT_YAML:
+        raise ConfigError(f"{option} {override!r}: the value is not YAML; quote it") from None
 
 
-def _assign(content: dict[str, Any], keys: list[str], value: Any, override: str) -> None:
+def assign(content: dict[str, Any], override: str) -> None:
+    """Set what a text like ``"a.b=c"`` says; sections on the way are made.
+
+    Raises:
+        ConfigError: The text is none of that form, or leads into a value that is no section.
+    """
+    keys, value = parse_override(override)
     for key in keys[:-1]:
         inner = content.setdefault(key, {})
         if inner is None:
@@ -110,10 +142,17 @@ def _assign(content: dict[str, Any], keys: list[str], value: Any, override: str)
     content[keys[-1]] = value
 
 
+def _place(problem: str, where: str, elsewhere: Mapping[str, str]) -> str:
+    """Where the key that a problem begins with came from."""
+    key = problem.partition(":")[0]
+    found = [place for known, place in elsewhere.items() if key == known or key.startswith(f"{known}.")]
+    return found[-1] if found else where
+
+
 def _explain(problem: Mapping[str, Any], prefix: tuple[str, ...], section: type[BaseModel]) -> str:
     """One pydantic problem as a sentence: where, what, and what to do."""
     location = [str(part) for part in problem["loc"] if part not in {"str", "dict[str,any]"}]
-    where = ".".join([*prefix, *location]) or "the configuration"
+    where = ".".join([*prefix, *location])
     if problem["type"] == "extra_forbidden":
         known = _known_keys(section, location[:-1])
         close = difflib.get_close_matches(location[-1], known, n=1)
@@ -124,7 +163,8 @@ def _explain(problem: Mapping[str, Any], prefix: tuple[str, ...], section: type[
     message = str(problem["msg"]).removeprefix("Value error, ")
     given = problem.get("input")
     shown = f" (got {given!r})" if isinstance(given, str | int | float) else ""
-    return f"{where}: {message[:1].lower()}{message[1:]}{shown}"
+    said = f"{message[:1].lower()}{message[1:]}{shown}"
+    return f"{where}: {said}" if where else said
 
 
 def _known_keys(section: type[BaseModel], location: Sequence[str]) -> list[str]:

@@ -8,18 +8,17 @@ import importlib.metadata
 import json
 import os
 import platform
-import resource
 import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multiturn.errors import RunStateError
+from multiturn.training.run import peak_host_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["Manifest", "peak_memory_mib", "write_json"]
+__all__ = ["Manifest", "write_json"]
 
 _PACKAGES = (
     "multiturn",
@@ -32,6 +31,7 @@ _PACKAGES = (
     "scienceworld",
 )
 _SCHEMA = 1
+_PARTIAL = ".partial"
 
 
 @dataclasses.dataclass
@@ -64,27 +64,50 @@ class Manifest:
             config: The resolved configuration, JSON-able.
 
         Raises:
-            RunStateError: The directory holds a run of another configuration; the message shows each
-                difference.
+            RunStateError: The directory holds a run of another configuration (the message shows each
+                difference), or its manifest cannot be read.
         """
-        if not path.exists():
-            manifest = cls(path, dict(config), _versions(), _git_commit(), _now(), {})
-            manifest.save()
-            return manifest
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record.get("schema") != _SCHEMA:
+        if path.exists():
+            manifest = cls.read(path)
+            differences = list(_differences(manifest.config, config))
+            if not differences:
+                return manifest
+            if not manifest.untouched:
+                shown = "\n".join(f"  {line}" for line in differences)
+                raise RunStateError(
+                    f"{path.parent}: holds a run of another configuration:\n{shown}\n"
+                    "continue it with its own configuration, or give this one another folder "
+                    "(--set output=...)"
+                )
+        manifest = cls(path, dict(config), _versions(), _git_commit(), _now(), {})
+        manifest.save()
+        return manifest
+
+    @classmethod
+    def read(cls, path: Path) -> Manifest:
+        """The manifest that a file holds.
+
+        Raises:
+            RunStateError: It holds none, or one of another version.
+        """
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
             raise RunStateError(
-                f"{path}: was written by another version of multiturn; use another output folder"
-            )
-        differences = list(_differences(record["config"], config))
-        if differences:
-            shown = "\n".join(f"  {line}" for line in differences)
+                f"{path}: is not JSON ({error}); undo what was changed in it, or use another output folder"
+            ) from None
+        fields = [field.name for field in dataclasses.fields(cls) if field.name != "path"]
+        if not isinstance(record, dict) or record.get("schema") != _SCHEMA or set(fields) - record.keys():
             raise RunStateError(
-                f"{path.parent}: holds a run of another configuration:\n{shown}\n"
-                "continue it with its own configuration, or give this one another folder (--set output=...)"
+                f"{path}: is no manifest, or one of another version of multiturn; use another output folder"
             )
-        fields = {key: record[key] for key in ("config", "versions", "git_commit", "created", "stages")}
-        return cls(path=path, **fields)
+        return cls(path=path, **{name: record[name] for name in fields})
+
+    @property
+    def untouched(self) -> bool:
+        """Whether the run has left nothing but its manifest, so that nothing could be mixed with it."""
+        others = (entry.name for entry in self.path.parent.iterdir() if entry.name != self.path.name)
+        return not self.stages and all(_is_scratch(name) for name in others)
 
     def save(self) -> None:
         """Write the manifest, all or nothing."""
@@ -105,29 +128,28 @@ class Manifest:
         """
         self.stages[stage] = {
             "seconds": round(seconds, 2),
-            "peak_memory_mib": peak_memory_mib(),
+            "peak_memory_mib": peak_host_memory(children=True) // 2**20,
             "finished": _now(),
             "result": dict(result),
         }
         self.save()
 
 
-def peak_memory_mib() -> int:
-    """The most memory this process, or one of its finished children, has held at once, in MiB."""
-    unit = 1024 if sys.platform != "darwin" else 1024 * 1024
-    usage = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return int(usage // unit)
-
-
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
     """Write a JSON file, all or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
+    partial = path.with_name(path.name + _PARTIAL)
+    # Half a surrogate pair, which a tokenizer can leave behind, exists in JSON's escapes only.
+    with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
         json.dump(record, file, indent=1, ensure_ascii=False)
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
+
+
+def _is_scratch(name: str) -> bool:
+    """Whether a file is a lock, or what a killed write left."""
+    return name.startswith(".") or name.endswith(_PARTIAL)
 
 
 def _differences(old: Any, new: Any, where: str = "") -> Iterator[str]:

@@ -81,9 +81,8 @@ def rebuild_report(root: Path) -> RunDirectory:
     directory = RunDirectory(root)
     if not directory.manifest.is_file():
         raise RunStateError(f"{root}: holds no run (no {directory.manifest.name}); check the path")
-    settings = json.loads(directory.manifest.read_text(encoding="utf-8"))["config"]
-    config = validated(Config, settings, where=str(directory.manifest))
-    manifest = Manifest.open(directory.manifest, settings)
+    manifest = Manifest.read(directory.manifest)
+    config = validated(Config, manifest.config, where=str(directory.manifest))
     missing = [
         stage
         for split in config.environment.test_splits
@@ -100,7 +99,15 @@ def rebuild_report(root: Path) -> RunDirectory:
 
 
 def show_results(directory: RunDirectory) -> None:
-    """Print the table of a finished run and where its report lies."""
+    """Print the table of a finished run and where its report lies.
+
+    Raises:
+        RunStateError: The summary was deleted.
+    """
+    if not directory.summary.is_file():
+        raise RunStateError(
+            f"{directory.summary}: is missing; make it again with: multiturn report {directory.root}"
+        )
     summary = json.loads(directory.summary.read_text(encoding="utf-8"))
     console = Console(highlight=False)
     console.print()
@@ -117,11 +124,13 @@ def show_evaluation(name: str, trajectories: Sequence[Trajectory]) -> None:
     Args:
         name: What the policy is called.
         trajectories: Its episodes.
+
+    Raises:
+        DataError: They cannot be averaged: there are none, for example.
     """
+    figures = summarize(trajectories)
     split = trajectories[0].split or "tasks"
-    summary = build_summary(
-        run={"name": name}, evaluations={split: {name: summarize(trajectories)}}, baseline=name
-    )
+    summary = build_summary(run={"name": name}, evaluations={split: {name: figures}}, baseline=name)
     Console(highlight=False).print(format_table(summary))
 
 

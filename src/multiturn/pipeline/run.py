@@ -21,7 +21,7 @@ from multiturn.progress import duration
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["open_run", "plan", "run_pipeline"]
+__all__ = ["directory_of", "open_run", "plan", "run_pipeline"]
 
 Stage = tuple[str, str, "Callable[[], dict[str, Any]]"]
 """A stage's name, what it says it does, and the work itself."""
@@ -40,8 +40,9 @@ def run_pipeline(config: Config) -> Path:
         RunStateError: The folder holds a run of another configuration, or another process works in it.
     """
     console = Console(stderr=True, highlight=False)
-    run = open_run(config)
-    with _only_one(run.directory.root):
+    # The lock comes first: what another process has done meanwhile stands in the manifest that is read then.
+    with _only_one(directory_of(config)):
+        run = open_run(config)
         todo = list(plan(run))
         for number, (name, description, work) in enumerate(todo, start=1):
             label = f"[{number}/{len(todo)}] {description}"
@@ -60,14 +61,18 @@ def run_pipeline(config: Config) -> Path:
     return run.directory.report
 
 
+def directory_of(config: Config) -> RunDirectory:
+    """Where a configuration's run lies."""
+    return RunDirectory(Path(config.output or f"runs/{config.name}-seed{config.seed}"))
+
+
 def open_run(config: Config) -> stages.Run:
     """The run that a configuration describes, begun now or earlier.
 
     Raises:
         RunStateError: Its folder holds a run of another configuration.
     """
-    root = Path(config.output or f"runs/{config.name}-seed{config.seed}")
-    directory = RunDirectory(root)
+    directory = directory_of(config)
     settings = config.model_dump(mode="json", exclude={"output"})
     return stages.Run(config, directory, Manifest.open(directory.manifest, settings))
 
@@ -95,11 +100,14 @@ def _bind(work: Callable[..., dict[str, Any]], *arguments: Any) -> Callable[[], 
 
 
 @contextlib.contextmanager
-def _only_one(root: Path) -> Iterator[None]:
+def _only_one(directory: RunDirectory) -> Iterator[None]:
     """Keep two processes from working on one run; the lock goes when the process does."""
-    with (root / ".lock").open("w") as file:
+    directory.root.mkdir(parents=True, exist_ok=True)
+    with directory.lock.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RunStateError(f"{root}: another process is working on this run; wait for it") from None
+        except BlockingIOError:
+            raise RunStateError(
+                f"{directory.root}: another process is working on this run; wait for it, or stop it"
+            ) from None
         yield

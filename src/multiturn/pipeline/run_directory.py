@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from multiturn.pipeline.config import REFERENCE
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -50,6 +52,16 @@ class RunDirectory:
     def report(self) -> Path:
         """All results as one HTML page."""
         return self.root / "report.html"
+
+    @property
+    def reference(self) -> Path:
+        """The reference's per-turn log-probabilities, shared by all preference trainings."""
+        return self.training(REFERENCE)
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that works on the run."""
+        return self.root / ".lock"
 
     def training(self, method: str) -> Path:
         """The folder of one training: checkpoints while it runs, ``model`` when it is done."""

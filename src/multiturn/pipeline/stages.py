@@ -7,10 +7,10 @@ import gc
 from typing import TYPE_CHECKING, Any
 
 from multiturn.errors import ConfigError, DataError
-from multiturn.jsonl import read_pairs, write_jsonl
-from multiturn.pairs.select import PairSettings, select_pairs
+from multiturn.jsonl import read_pairs
 from multiturn.pipeline import operations, trainings
 from multiturn.pipeline.config import SFT
+from multiturn.pipeline.pairing import describe_selection, write_pairs
 from multiturn.pipeline.results import build_report
 from multiturn.rollouts.store import read_rollouts
 
@@ -41,6 +41,9 @@ class Run:
 def play_expert(run: Run) -> dict[str, Any]:
     """Stage 1: the expert plays training tasks."""
     config = run.config
+    for split in config.environment.test_splits:
+        # Asked for now: that a test split is not there should not be found out after all training.
+        operations.list_tasks(config.environment, split, config.evaluate.tasks)
     tasks = operations.list_tasks(config.environment, config.environment.train_split, config.expert.tasks)
     report = operations.roll_out_expert(
         environment=config.environment,
@@ -114,26 +117,15 @@ def explore(run: Run) -> dict[str, Any]:
 
 def build_pairs(run: Run) -> dict[str, Any]:
     """Stage 4: expert over worse rollout, the other way round where the rollout is better."""
-    settings = run.config.pairs
-    selection = select_pairs(
+    selection = write_pairs(
         _demonstrations(run),
         read_rollouts(run.directory.exploration),
-        PairSettings(
-            min_gap=settings.min_gap,
-            max_pairs_per_task=settings.max_pairs_per_task,
-            noise=settings.noise,
-            seed=run.config.seed,
-        ),
+        run.directory.pairs,
+        settings=run.config.pairs,
+        seed=run.config.seed,
     )
-    if not selection.pairs:
-        raise DataError(
-            f"no rollout makes a preference pair (dropped: {selection.dropped}); explore more tasks, at a "
-            "higher temperature, or start from a weaker policy"
-        )
-    write_jsonl(run.directory.pairs, selection.pairs)
-    dropped = ", ".join(f"{count} {reason}" for reason, count in selection.dropped.items()) or "none"
     return {
-        "says": f"{len(selection.pairs)} pairs; dropped: {dropped}",
+        "says": describe_selection(selection),
         "counts": selection.counts,
         "dropped": selection.dropped,
     }
@@ -150,7 +142,7 @@ def optimize(run: Run, method: str) -> dict[str, Any]:
         precision=config.precision,
         seed=config.seed,
         output=run.directory.training(method),
-        reference_cache=run.directory.root / "training" / "reference",
+        reference_cache=run.directory.reference,
     )
     gc.collect()
     return {"says": _training_line(history), "history": history}

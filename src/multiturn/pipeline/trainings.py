@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from multiturn.errors import ConfigError
 from multiturn.pipeline.operations import load_model
 from multiturn.training.config import DMPOConfig, SFTConfig
 from multiturn.training.preference import train_preference
@@ -95,11 +94,6 @@ def train_on_pairs(
 def _arguments(
     settings: TrainSettings, prompt: PromptSettings, precision: str, seed: int, output: Path, *, rows: int
 ) -> dict[str, Any]:
-    micro = min(settings.micro_batch_size or settings.batch_size, settings.batch_size)
-    if settings.batch_size % micro:
-        raise ConfigError(
-            f"batch_size {settings.batch_size} is no multiple of micro_batch_size {micro}; change either"
-        )
     steps = math.ceil(rows / settings.batch_size) * settings.epochs
     return {
         "output_dir": str(output),
@@ -107,8 +101,8 @@ def _arguments(
         "bf16": precision == "bf16",
         "learning_rate": settings.learning_rate,
         "num_train_epochs": settings.epochs,
-        "per_device_train_batch_size": micro,
-        "gradient_accumulation_steps": settings.batch_size // micro,
+        "per_device_train_batch_size": settings.rows_at_once,
+        "gradient_accumulation_steps": settings.batch_size // settings.rows_at_once,
         "lr_scheduler_type": settings.schedule,
         "warmup_steps": settings.warmup,
         "weight_decay": settings.weight_decay,

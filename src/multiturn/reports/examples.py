@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from multiturn.trajectory import Message, PreferencePair, Trajectory
 
-__all__ = ["Episode", "Example", "PairExample", "Said", "choose_examples", "choose_pairs"]
+__all__ = ["Episode", "Example", "Said", "choose_examples", "choose_pairs"]
 
 EPISODES_IN_ALL: Final = 6
 PAIRS_IN_ALL: Final = 3
@@ -61,23 +61,19 @@ class Episode:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """One task, as every method played it.
+    """One task, as every method played it; or a pair, its chosen and its rejected side.
 
     Attributes:
         title: The task.
         why: Why it is shown.
-        prompt: What every method was told.
-        episodes: What each method did.
+        prompt: What all of them were told.
+        episodes: What each method, or each side, did.
     """
 
     title: str
     why: str
     prompt: tuple[Said, ...]
     episodes: tuple[Episode, ...]
-
-
-PairExample = Example
-"""A pair is shown like an example: chosen and rejected side by side."""
 
 
 def choose_examples(
@@ -104,7 +100,7 @@ def choose_examples(
     return chosen
 
 
-def choose_pairs(pairs: Sequence[PreferencePair]) -> list[PairExample]:
+def choose_pairs(pairs: Sequence[PreferencePair]) -> list[Example]:
     """A few pairs: short ones, of different types, a swapped one among them if there is any."""
     ordered = sorted(pairs, key=lambda pair: (len(pair.chosen) + len(pair.rejected), pair.id))
     swapped = [pair for pair in ordered if pair.info.get("swapped")][:1]
@@ -153,7 +149,7 @@ def _varied(items: list[Any], types: Sequence[str]) -> list[Any]:
     """The items in their order, but the first of each type before the second of any."""
     seen: dict[str, int] = {}
     rounds = []
-    for position, (item, kind) in enumerate(zip(items, types, strict=False)):
+    for position, (item, kind) in enumerate(zip(items, types, strict=True)):
         seen[kind] = seen.get(kind, 0) + 1
         rounds.append((seen[kind], position, item))
     return [item for _, _, item in sorted(rounds, key=lambda entry: entry[:2])]
@@ -191,7 +187,7 @@ def _episode(method: str, trajectory: Trajectory) -> Episode:
     )
 
 
-def _pair_example(pair: PreferencePair) -> PairExample:
+def _pair_example(pair: PreferencePair) -> Example:
     sides = []
     for side, messages in (("chosen", pair.chosen), ("rejected", pair.rejected)):
         said, more = _shown(messages)
@@ -208,7 +204,7 @@ def _pair_example(pair: PreferencePair) -> PairExample:
                 more_turns=more,
             )
         )
-    return PairExample(
+    return Example(
         title=pair.id,
         why="the rollout beat the expert" if pair.info.get("swapped") else "the expert beat the rollout",
         prompt=tuple(_said(message, _MAX_PROMPT) for message in pair.prompt),

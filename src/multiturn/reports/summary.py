@@ -148,7 +148,7 @@ def describe_pairs(
         "num_turns": {
             side: {
                 "mean": statistics.fmean(found),
-                "median": round(statistics.median_low(found)),
+                "median": statistics.median_low(found),
                 "max": max(found),
             }
             for side, found in turns.items()
