@@ -165,7 +165,7 @@ def test_an_unknown_option(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("--gamma", "2", "--gamma: gamma: input should be less than or equal to 1 (got 2"),
         ("--beta", "0", "--beta: beta: input should be greater than 0"),
-        ("--objective", "ppo", "--objective: objective: input should be 'dmpo' or 'dpo' (got 'ppo')"),
+        ("--objective", "ppo", "--objective: objective: input should be 'dmpo', 'dpo' or 'sft' (got 'ppo')"),
         ("--set", "gama=1", "--set: gama: unknown key; did you mean 'gamma'?"),
         ("--set", "gamma=3", "--set: gamma: input should be less than or equal to 1 (got 3)"),
         ("--set", "objective.x=1", "--set 'objective.x=1': 'objective' is not a section"),

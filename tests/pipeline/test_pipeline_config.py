@@ -28,7 +28,7 @@ def written(folder: Path, text: str) -> Path:
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_the_examples_are_valid(path: Path) -> None:
     config = load_config(path)
-    assert {config.method(name).objective for name in config.methods} == {"dmpo", "dpo"}
+    assert {config.method(name).objective for name in config.methods} == {"dmpo", "dpo", "sft"}
 
 
 def test_defaults_are_the_papers(tmp_path: Path) -> None:

@@ -39,8 +39,10 @@ sft: {tasks: 6, epochs: 2, batch_size: 2, learning_rate: 1.0e-3}
 explore: {slots: 3, max_new_tokens: 8}
 pairs: {}
 preference: {batch_size: 2, epochs: 2, learning_rate: 1.0e-3}
+methods: {dmpo: {}, dpo: {objective: dpo}, sft-chosen: {objective: sft}}
 evaluate: {slots: 2, max_new_tokens: 8}
 """
+METHODS = ["sft", "dmpo", "dpo", "sft-chosen"]
 
 
 @pytest.fixture
@@ -66,13 +68,13 @@ def check_finished(directory: RunDirectory) -> None:
     pairs = read_pairs(directory.pairs)
     dropped = stages_done(directory)["pairs"]["result"]["dropped"]
     assert len(pairs) + sum(dropped.values()) == len(explored)
-    for method in ("sft", "dmpo", "dpo"):
+    for method in METHODS:
         assert (directory.model(method) / "model.safetensors").is_file()
         assert not list(directory.training(method).glob("checkpoint-*"))
         episodes = read_rollouts(directory.evaluation(method, "test"))
         assert len({t.task_id for t in episodes}) == len(episodes) == 4
     summary = json.loads(directory.summary.read_text(encoding="utf-8"))
-    assert summary["methods"] == ["sft", "dmpo", "dpo"]
+    assert summary["methods"] == METHODS
     assert "<html" in directory.report.read_text(encoding="utf-8")
 
 

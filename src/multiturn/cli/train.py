@@ -16,7 +16,8 @@ def train(
     model: options.Model,
     output: options.Output,
     objective: Annotated[
-        str, typer.Option(help="dmpo (turn weights phi) or dpo (every turn counts alike).")
+        str,
+        typer.Option(help="dmpo (turn weights phi), dpo (every turn counts alike), or sft (the control)."),
     ] = "dmpo",
     beta: Annotated[float | None, typer.Option(help="Strength of the constraint to the reference.")] = None,
     gamma: Annotated[float | None, typer.Option(help="Discount of a turn in [0, 1], for dmpo.")] = None,

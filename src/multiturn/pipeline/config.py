@@ -177,7 +177,9 @@ class PreferenceSettings(TrainSettings):
     """Preference training, common to all methods; a method may override any of it.
 
     Attributes:
-        objective: ``dmpo`` (turn weights phi) or ``dpo`` (uniform turn weights).
+        objective: ``dmpo`` (turn weights phi), ``dpo`` (uniform turn weights), or ``sft``: the control, which
+            learns the chosen side of every pair and nothing of the rejected one. What the others gain over
+            it comes from the preference, not from more demonstrations.
         beta: The strength of the constraint to the reference.
         gamma: The discount of a turn, for ``dmpo``.
         chosen_nll: The weight of the chosen side's negative log-likelihood beside the pairwise loss; the
@@ -187,7 +189,7 @@ class PreferenceSettings(TrainSettings):
     learning_rate: Positive = 1e-6
     schedule: Schedule = "constant_with_warmup"
     warmup: Fraction = 0.1
-    objective: Literal["dmpo", "dpo"] = "dmpo"
+    objective: Literal["dmpo", "dpo", "sft"] = "dmpo"
     beta: Positive = 0.1
     gamma: Fraction = 0.7
     chosen_nll: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0

@@ -86,8 +86,11 @@ def plan(run: stages.Run) -> Iterator[Stage]:
     yield "explore", "The SFT policy explores training tasks", lambda: stages.explore(run)
     yield "pairs", "Preference pairs", lambda: stages.build_pairs(run)
     for method in config.methods:
-        objective = config.method(method).objective.upper()
-        yield f"train:{method}", f"{objective} on the pairs ({method})", _bind(stages.optimize, run, method)
+        objective = config.method(method).objective
+        title = (
+            f"{objective.upper()} on {'the chosen sides of ' if objective == SFT else ''}the pairs ({method})"
+        )
+        yield f"train:{method}", title, _bind(stages.optimize, run, method)
     for split in config.environment.test_splits:
         for method in (SFT, *config.methods):
             work = _bind(stages.evaluate, run, method, split)

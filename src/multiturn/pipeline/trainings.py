@@ -65,7 +65,7 @@ def train_on_pairs(
     output: Path,
     reference_cache: Path | None = None,
 ) -> dict[str, Any]:
-    """Preference training from a model that is also the frozen reference.
+    """Preference training from a model that is also the frozen reference, or SFT on the chosen sides.
 
     Args:
         model: The policy to start from.
@@ -78,17 +78,30 @@ def train_on_pairs(
         reference_cache: The reference's log-probabilities, shared by trainings from the same model.
 
     Returns:
-        The training's history as `multiturn.training.preference.train_preference` gives it.
+        The training's history as `multiturn.training.preference.train_preference` gives it, or as
+        `multiturn.training.sft.train_sft` does for the objective ``sft``.
     """
+    common = _arguments(settings, prompt, precision, seed, output, rows=len(pairs))
+    adapter = _peft_config(settings.lora)
+    if settings.objective == "sft":
+        return train_sft(load_model(model), _chosen_sides(pairs), SFTConfig(**common), peft_config=adapter)
     arguments = DMPOConfig(
-        **_arguments(settings, prompt, precision, seed, output, rows=len(pairs)),
+        **common,
         objective=settings.objective,
         beta=settings.beta,
         gamma=settings.gamma,
         chosen_nll=settings.chosen_nll,
         reference_cache=None if reference_cache is None else str(reference_cache),
     )
-    return train_preference(load_model(model), pairs, arguments, peft_config=_peft_config(settings.lora))
+    return train_preference(load_model(model), pairs, arguments, peft_config=adapter)
+
+
+def _chosen_sides(pairs: Sequence[PreferencePair]) -> list[dict[str, Any]]:
+    """Rows for SFT that score what pairwise training scores of the chosen side, once for each pair."""
+    return [
+        {"id": pair.id, "prompt": pair.prompt, "completion": pair.chosen, "tools": pair.tools}
+        for pair in pairs
+    ]
 
 
 def _arguments(

@@ -14,8 +14,8 @@ _ACRONYMS: Final = frozenset({"sft", "dpo", "dmpo", "ipo", "rft", "eto", "rpo"})
 
 
 def label(name: str) -> str:
-    """A method's name as people write it: known acronyms in capitals, all else as it is."""
-    return name.upper() if name in _ACRONYMS else name
+    """A method's name as people write it: known acronyms in capitals (``SFT-chosen``), all else as it is."""
+    return "-".join(part.upper() if part in _ACRONYMS else part for part in name.split("-"))
 
 
 def number(value: float, digits: int = 3) -> str:

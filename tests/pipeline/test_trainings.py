@@ -1,0 +1,60 @@
+"""What a run's settings make of pairs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from multiturn.pipeline import trainings
+from multiturn.pipeline.config import PreferenceSettings, PromptSettings
+from multiturn.training.rows import read_pair, read_trajectory
+from multiturn.trajectory import Message, PreferencePair
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import pytest
+
+    from multiturn.trajectory import Role
+
+
+def turn(role: Role, content: str) -> Message:
+    return Message(role=role, content=content)
+
+
+def test_the_control_scores_the_chosen_side_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The prompt's own assistant turn is not scored, neither by pairwise training nor by its control."""
+    pair = PreferencePair(
+        id="p",
+        prompt=(turn("user", "mug?"), turn("assistant", "look"), turn("user", "a mug 1")),
+        chosen=(turn("assistant", "take mug 1"), turn("user", "taken"), turn("assistant", "put mug 1")),
+        rejected=(turn("assistant", "look"),),
+    )
+    seen: dict[str, Any] = {}
+
+    def train_sft(policy: object, rows: Sequence[object], arguments: Any, **_: object) -> dict[str, Any]:
+        seen.update(rows=rows, arguments=arguments)
+        return {}
+
+    monkeypatch.setattr(trainings, "train_sft", train_sft)
+    monkeypatch.setattr(trainings, "load_model", lambda spec: spec)
+    trainings.train_on_pairs(
+        "model",
+        [pair],
+        settings=PreferenceSettings(objective="sft", batch_size=2, learning_rate=0.5),
+        prompt=PromptSettings(),
+        precision="fp32",
+        seed=0,
+        output=tmp_path,
+    )
+    (control,) = (read_trajectory(row, 0).conversations[0] for row in seen["rows"])
+    chosen = read_pair(pair, 0).conversations[0]
+    assert (control.messages, control.unscored, control.tools) == (
+        chosen.messages,
+        chosen.unscored,
+        chosen.tools,
+    )
+    assert chosen.unscored == 1
+    assert seen["arguments"].learning_rate == 0.5
