@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from typing import Any
 
 from made_up import one_split, two_splits
@@ -29,6 +30,12 @@ def test_it_fits_into_eighty_columns() -> None:
     comparison = one_split().summary["splits"]["test"]["comparisons"][1]
     assert f"{comparison['better']}/{comparison['equal']}/{comparison['worse']}" in text
     assert "[red]" not in text
+
+
+def test_the_control_fits_as_well() -> None:
+    text = printed(json.loads(json.dumps(one_split().summary).replace('"dpo"', '"sft-chosen"')))
+    assert "SFT-chosen" in text
+    assert "…" not in text
 
 
 def test_splits_are_told_apart() -> None:

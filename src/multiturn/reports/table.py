@@ -40,9 +40,7 @@ def format_table(summary: Mapping[str, Any]) -> Table:
     compared = any(split["comparisons"] for split in summary["splits"].values())
     if compared:
         caption += "; differences are paired by task"
-    table = Table(
-        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, caption=caption, caption_justify="left"
-    )
+    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, caption=caption, caption_justify="left")
     table.add_column("method", no_wrap=True)
     for heading in ("average\nreward", "success", "turns", "invalid\nactions"):
         table.add_column(heading, justify="right", no_wrap=True)
