@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -61,6 +63,13 @@ def test_pairing_sees_what_two_separate_intervals_do_not() -> None:
     assert comparison.verdict == "better"
     assert compare(baseline, method).verdict == "worse"
     assert comparison.sign_test == pytest.approx(2 / 2**10)
+
+
+def test_an_end_that_is_zero_but_for_rounding_is_zero() -> None:
+    found = compare(play({f"a{i}": 0.0 for i in range(9)}), play({f"a{i}": 1.0 for i in range(9)}))
+    assert found.verdict == "worse"
+    touching = dataclasses.replace(found.reward, low=-0.13, high=-1.1e-18)
+    assert dataclasses.replace(found, reward=touching).verdict == "undecided"
 
 
 def test_equal_policies_are_undecided_not_certain() -> None:

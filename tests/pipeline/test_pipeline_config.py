@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,32 @@ def written(folder: Path, text: str) -> Path:
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_the_examples_are_valid(path: Path) -> None:
     config = load_config(path)
-    assert {config.method(name).objective for name in config.methods} == {"dmpo", "dpo", "sft"}
+    assert {config.method(name).objective for name in config.methods} >= {"dmpo", "dpo"}
+
+
+def test_the_control_is_one_setting_away() -> None:
+    quickstart = next(path for path in EXAMPLES if path.stem == "quickstart")
+    config = load_config(quickstart, ["methods.sft-chosen.objective=sft"])
+    assert [config.method(name).objective for name in config.methods] == ["dmpo", "dpo", "sft"]
+
+
+@pytest.mark.parametrize(
+    ("sections", "complaint"),
+    [
+        ("expert: {tasks: 5}\nsft: {tasks: 6}\n", "sft.tasks 6 is more than expert.tasks 5"),
+        ("expert: {tasks: 5}\nexplore: {skip: 5}\n", "explore.skip 5 leaves none of the 5 tasks"),
+    ],
+)
+def test_too_few_expert_tasks_are_found_out_before_any_work(
+    tmp_path: Path, sections: str, complaint: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(complaint)):
+        load_config(written(tmp_path, MINIMAL + sections))
+
+
+def test_a_bad_override_of_a_method_is_not_blamed_on_the_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^--set: methods\.dmpo\.gama"):
+        load_config(written(tmp_path, MINIMAL), ["methods.dmpo.gama=1"])
 
 
 def test_defaults_are_the_papers(tmp_path: Path) -> None:

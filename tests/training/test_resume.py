@@ -147,19 +147,6 @@ def test_trainings_that_share_a_folder(tmp_path: Path) -> None:
     assert resumed.state.global_step == 2
 
 
-def test_checkpoints_of_earlier_versions_are_checked(tmp_path: Path) -> None:
-    """There the record stands beside the checkpoints."""
-    trainer = make_trainer(str(tmp_path), "full")
-    trainer.args.max_steps = 2
-    trainer.train()
-    record = tmp_path / "checkpoint-2" / "training.json"
-    identity = json.loads(record.read_text())
-    record.unlink()
-    (tmp_path / "training.json").write_text(json.dumps({**identity, "seed": 8}))
-    with pytest.raises(RunStateError, match="seed: 8 then, 7 now"):
-        make_trainer(str(tmp_path), "full").train(resume_from_checkpoint=True)
-
-
 @pytest.mark.parametrize("at", ["the end", "the same step"])
 def test_killed_while_a_checkpoint_is_deleted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str

@@ -126,7 +126,7 @@ class LocalSlot:
         self._open = None
         try:
             answer = _wire.answer_call(self._environment(), call, argument)
-            # What could not be sent could not be stored either: refused here as in an isolated slot.
+            # Strict JSON, as in an isolated slot: what is stored does not depend on the kind of slot.
             _wire.dump(_wire.encode_answer(answer))
         except EnvironmentFaultError as fault:
             self._discard()

@@ -63,8 +63,13 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """``better`` or ``worse`` where the interval lies wholly on one side of zero, else ``undecided``."""
-        return "better" if self.reward.low > 0.0 else "worse" if self.reward.high < 0.0 else "undecided"
+        """``better`` or ``worse`` where the interval lies wholly on one side of zero, else ``undecided``.
+
+        An end that is zero but for rounding is zero.
+        """
+        if self.reward.low > EQUAL_WITHIN:
+            return "better"
+        return "worse" if self.reward.high < -EQUAL_WITHIN else "undecided"
 
 
 def compare(

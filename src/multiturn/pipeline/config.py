@@ -301,6 +301,18 @@ class Config(_Section):
     )
     evaluate: EvaluateSettings = EvaluateSettings()
 
+    @model_validator(mode="after")
+    def _enough_expert_tasks(self) -> Self:
+        """Found out here: after the expert or SFT has run, its folder takes no other configuration."""
+        tasks = self.expert.tasks
+        if tasks is not None and self.sft.tasks is not None and self.sft.tasks > tasks:
+            raise ValueError(f"sft.tasks {self.sft.tasks} is more than expert.tasks {tasks}; raise that")
+        if tasks is not None and self.explore.skip >= tasks:
+            raise ValueError(
+                f"explore.skip {self.explore.skip} leaves none of the {tasks} tasks of expert.tasks; lower it"
+            )
+        return self
+
     def method(self, name: str) -> PreferenceSettings:
         """The full settings of one method: ``preference`` with the method's own overrides.
 

@@ -53,10 +53,11 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     for override in overrides:
         assign(content, override)
     overridden = [".".join(parse_override(override)[0]) for override in overrides]
-    config = validated(Config, content, where=str(path), elsewhere=dict.fromkeys(overridden, "--set"))
-    problems = list(_method_problems(config))
+    elsewhere = dict.fromkeys(overridden, "--set")
+    config = validated(Config, content, where=str(path), elsewhere=elsewhere)
+    problems = [f"{_place(problem, str(path), elsewhere)}: {problem}" for problem in _method_problems(config)]
     if problems:
-        raise ConfigError("\n".join(f"{path}: {problem}" for problem in problems))
+        raise ConfigError("\n".join(problems))
     return config
 
 

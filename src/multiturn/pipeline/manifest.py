@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multiturn.errors import RunStateError
-from multiturn.training.run import peak_host_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -126,6 +125,8 @@ class Manifest:
             seconds: Wall-clock seconds it took in this process (work of killed attempts is not in it).
             result: What later stages and the report want to know of it, JSON-able.
         """
+        from multiturn.training.run import peak_host_memory  # brings the trainers, which no report needs
+
         self.stages[stage] = {
             "seconds": round(seconds, 2),
             "peak_memory_mib": peak_host_memory(children=True) // 2**20,

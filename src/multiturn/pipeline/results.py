@@ -152,7 +152,7 @@ def _trainings(config: Config, manifest: Manifest) -> dict[str, Any]:
         settings = config.method(name)
         trainings[name] = {
             "objective": settings.objective,
-            "beta": None if settings.objective == SFT else settings.beta,
+            "beta": None if settings.objective == "sft" else settings.beta,
             "gamma": settings.gamma if settings.objective == "dmpo" else None,
             **manifest.stages[f"train:{name}"]["result"]["history"],
         }

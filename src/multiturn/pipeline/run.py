@@ -87,9 +87,8 @@ def plan(run: stages.Run) -> Iterator[Stage]:
     yield "pairs", "Preference pairs", lambda: stages.build_pairs(run)
     for method in config.methods:
         objective = config.method(method).objective
-        title = (
-            f"{objective.upper()} on {'the chosen sides of ' if objective == SFT else ''}the pairs ({method})"
-        )
+        data = "the pairs' chosen sides" if objective == "sft" else "the pairs"
+        title = f"{objective.upper()} on {data} ({method})"
         yield f"train:{method}", title, _bind(stages.optimize, run, method)
     for split in config.environment.test_splits:
         for method in (SFT, *config.methods):

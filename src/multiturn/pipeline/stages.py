@@ -132,7 +132,7 @@ def build_pairs(run: Run) -> dict[str, Any]:
 
 
 def optimize(run: Run, method: str) -> dict[str, Any]:
-    """Stage 5: preference training from the SFT policy, which is also the frozen reference."""
+    """Stage 5: a method trains on the pairs, from the SFT policy, which is also the frozen reference."""
     config = run.config
     history = trainings.train_on_pairs(
         str(run.directory.model(SFT)),

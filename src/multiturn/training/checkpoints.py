@@ -111,7 +111,6 @@ def check_identity(checkpoint: Path, identity: Mapping[str, Json]) -> None:
     """Refuse to go on from a checkpoint of another training.
 
     Every checkpoint says itself what it belongs to: trainings that share a folder may have left some each.
-    Those of earlier versions are vouched for by a file beside them.
 
     Args:
         checkpoint: Its folder.
@@ -120,9 +119,8 @@ def check_identity(checkpoint: Path, identity: Mapping[str, Json]) -> None:
     Raises:
         RunStateError: Something differs; the message says what.
     """
-    paths = [folder / IDENTITY_FILE for folder in (checkpoint, checkpoint.parent)]
-    path = next((path for path in paths if path.is_file()), None)
-    if path is None:
+    path = checkpoint / IDENTITY_FILE
+    if not path.is_file():
         return
     earlier = json.loads(path.read_text(encoding="utf-8"))
     changed = [key for key, value in identity.items() if earlier.get(key) != value]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from peft import PeftModel
+from transformers import PreTrainedModel
 
 from multiturn.errors import ConfigError
 from multiturn.models import weights_fingerprint
@@ -22,7 +23,7 @@ from multiturn.training.trainer import Optimizers, TurnTrainer
 
 if TYPE_CHECKING:
     from peft import PeftConfig
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+    from transformers import PreTrainedTokenizerBase, TrainerCallback
 
     from multiturn.models import Policy
     from multiturn.training.rows import Rows
@@ -74,7 +75,7 @@ class DMPOTrainer(TurnTrainer):
         args = DMPOConfig() if args is None else args
         if not isinstance(args, DMPOConfig):
             raise ConfigError(f"args is a {type(args).__name__}; DMPOTrainer takes a DMPOConfig")
-        if ref_model is not None and ref_model is model:
+        if isinstance(ref_model, PreTrainedModel) and ref_model is model:
             raise ConfigError(
                 "ref_model is the model that is trained; leave ref_model out: the reference is then the "
                 "policy before its first step"
