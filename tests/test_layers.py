@@ -12,6 +12,8 @@ import multiturn
 # From the bottom to the top; `progress` is a leaf that every layer that works long may use.
 LAYERS = (
     "errors",
+    "files",
+    "memory",
     "trajectory",
     "jsonl",
     "progress",

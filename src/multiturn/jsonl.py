@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from multiturn.errors import DataError
+from multiturn.files import whole_file
 from multiturn.trajectory import PreferencePair, Trajectory
 
 if TYPE_CHECKING:
@@ -45,16 +45,9 @@ def read_pairs(path: Path | str) -> list[PreferencePair]:
 
 def write_jsonl(path: Path | str, records: Iterable[Trajectory | PreferencePair]) -> None:
     """Write records to a JSONL file, all or nothing: a crash leaves the old file or the new one."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    # Half a surrogate pair, which a tokenizer can leave behind, exists in JSON's escapes only.
-    with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
+    with whole_file(Path(path), errors="backslashreplace") as file:
         for record in records:
             file.write(json.dumps(record.to_json(), ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def _located(parse: Callable[[object], _Parsed], record: object, path: Path | str, line: int) -> _Parsed:

@@ -13,10 +13,10 @@ from training_samples import lora, pair, pairs, policy, trajectories
 from transformers import TrainerCallback, TrainerState
 
 from multiturn.errors import ConfigError, TrainingError
+from multiturn.memory import peak_host_memory
 from multiturn.training import DMPOConfig, DMPOTrainer, SFTConfig, SFTTrainer
 from multiturn.training.callbacks import CollapseWatch
 from multiturn.training.metrics import sum_dtype
-from multiturn.training.run import peak_host_memory
 from multiturn.training.setup import attach_adapter
 
 if TYPE_CHECKING:

@@ -96,8 +96,7 @@ def settings_from(
     content: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     options = {key: f"--{key.replace('_', '-')}" for key in content}
     for override in overrides or ():
-        assign(content, override)
-        options.pop(parse_override(override)[0][0], None)
+        options.pop(assign(content, override)[0], None)
     return validated(section, content, where="--set", elsewhere=options)
 
 

@@ -50,10 +50,7 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(f"{where}: is not YAML ({getattr(error, 'problem', error)})") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: must be a mapping of settings, not {type(content).__name__}")
-    for override in overrides:
-        assign(content, override)
-    overridden = [".".join(parse_override(override)[0]) for override in overrides]
-    elsewhere = dict.fromkeys(overridden, "--set")
+    elsewhere = {".".join(assign(content, override)): "--set" for override in overrides}
     config = validated(Config, content, where=str(path), elsewhere=elsewhere)
     problems = [f"{_place(problem, str(path), elsewhere)}: {problem}" for problem in _method_problems(config)]
     if problems:
@@ -126,8 +123,11 @@ def parse_override(override: str, *, option: str = "--set") -> tuple[list[str], 
         raise ConfigError(f"{option} {override!r}: the value is not YAML; quote it") from None
 
 
-def assign(content: dict[str, Any], override: str) -> None:
+def assign(content: dict[str, Any], override: str) -> list[str]:
     """Set what a text like ``"a.b=c"`` says; sections on the way are made.
+
+    Returns:
+        The keys, outermost first.
 
     Raises:
         ConfigError: The text is none of that form, or leads into a value that is no section.
@@ -141,6 +141,7 @@ def assign(content: dict[str, Any], override: str) -> None:
             raise ConfigError(f"--set {override!r}: {key!r} is not a section")
         content = inner
     content[keys[-1]] = value
+    return keys
 
 
 def _place(problem: str, where: str, elsewhere: Mapping[str, str]) -> str:

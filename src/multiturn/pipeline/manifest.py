@@ -6,13 +6,14 @@ import dataclasses
 import datetime as dt
 import importlib.metadata
 import json
-import os
 import platform
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multiturn.errors import RunStateError
+from multiturn.files import PARTIAL, whole_file
+from multiturn.memory import peak_host_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -30,7 +31,6 @@ _PACKAGES = (
     "scienceworld",
 )
 _SCHEMA = 1
-_PARTIAL = ".partial"
 
 
 @dataclasses.dataclass
@@ -125,8 +125,6 @@ class Manifest:
             seconds: Wall-clock seconds it took in this process (work of killed attempts is not in it).
             result: What later stages and the report want to know of it, JSON-able.
         """
-        from multiturn.training.run import peak_host_memory  # brings the trainers, which no report needs
-
         self.stages[stage] = {
             "seconds": round(seconds, 2),
             "peak_memory_mib": peak_host_memory(children=True) // 2**20,
@@ -138,19 +136,13 @@ class Manifest:
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
     """Write a JSON file, all or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + _PARTIAL)
-    # Half a surrogate pair, which a tokenizer can leave behind, exists in JSON's escapes only.
-    with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
+    with whole_file(path, errors="backslashreplace") as file:
         json.dump(record, file, indent=1, ensure_ascii=False)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def _is_scratch(name: str) -> bool:
     """Whether a file is a lock, or what a killed write left."""
-    return name.startswith(".") or name.endswith(_PARTIAL)
+    return name.startswith(".") or name.endswith(PARTIAL)
 
 
 def _differences(old: Any, new: Any, where: str = "") -> Iterator[str]:

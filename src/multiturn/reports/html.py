@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,6 +10,7 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
+from multiturn.files import whole_file
 from multiturn.progress import duration
 from multiturn.reports import words
 from multiturn.reports.charts import learning_charts, weights_chart
@@ -66,14 +66,8 @@ def write_report(
         episodes: For each split, each method's evaluation episodes; a handful is shown.
         pairs: The preference pairs; a few are shown.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
+    with whole_file(Path(path)) as file:
         file.write(render_report(summary, episodes=episodes, pairs=pairs))
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def render_report(

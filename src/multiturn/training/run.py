@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import resource
 import shutil
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from peft import PeftModel
 
+from multiturn.memory import peak_host_memory
 from multiturn.models import Policy, save_policy
 from multiturn.training.checkpoints import latest_checkpoint, remove_checkpoints
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from multiturn.training.trainer import TurnTrainer
     from multiturn.trajectory import Json
 
-__all__ = ["peak_host_memory", "train_to_end"]
+__all__ = ["train_to_end"]
 
 
 def train_to_end(trainer: TurnTrainer, policy: Policy, save_to: Path | str | None) -> dict[str, Json]:
@@ -68,14 +67,3 @@ def _save(trainer: TurnTrainer, policy: Policy, save_to: Path) -> None:
     policy.model = model.eval()
     policy.weights_changed()
     save_policy(policy, save_to, chat_template=trainer.chat_template)
-
-
-def peak_host_memory(*, children: bool = False) -> int:
-    """The most main memory that this process has held at once, in bytes.
-
-    Args:
-        children: Whether each of its finished children counts as well; the largest of them all is then given.
-    """
-    who = [resource.RUSAGE_SELF, *([resource.RUSAGE_CHILDREN] if children else [])]
-    peak = max(resource.getrusage(each).ru_maxrss for each in who)
-    return peak if sys.platform == "darwin" else peak * 1024  # elsewhere it is counted in KiB
