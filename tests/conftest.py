@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    import torch
 
 # Before torch is imported anywhere: spinning OpenMP threads starve a busy two-core machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -22,3 +26,29 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"benchmark data not found in {folder}; set MULTITURN_TEST_DATA to its folder")
     return folder
+
+
+@pytest.fixture
+def double_throughout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models go through float32 in their norms, and Gemma in its softmax; for these tests they do not.
+
+    A float64 mask value would even overflow there: rows of nothing but padding would become NaN.
+    """
+    import torch
+
+    softmax, to_float, to = torch.nn.functional.softmax, torch.Tensor.float, torch.Tensor.to
+
+    def exact_softmax(scores: torch.Tensor, dim: int, dtype: torch.dtype | None = None) -> torch.Tensor:
+        return softmax(scores, dim=dim, dtype=torch.promote_types(dtype or scores.dtype, scores.dtype))
+
+    def exact_float(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor if tensor.dtype == torch.float64 else to_float(tensor)
+
+    def exact_to(tensor: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
+        if tensor.dtype == torch.float64 and torch.float32 in (*args, options.get("dtype")):
+            return tensor
+        return to(tensor, *args, **options)
+
+    monkeypatch.setattr(torch.Tensor, "to", exact_to)
+    monkeypatch.setattr(torch.nn.functional, "softmax", exact_softmax)
+    monkeypatch.setattr(torch.Tensor, "float", exact_float)

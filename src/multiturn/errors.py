@@ -5,6 +5,7 @@ traceback) and leaves with the class's exit code::
 
     MultiturnError                1
     ├── ConfigError               2   a setting, an option or an argument is not usable
+    │   └── LayoutError           2   a model cannot take its batches in the layout that was asked for
     ├── DataError                 3   the contents of a file or a dataset are not usable
     │   └── TemplateError         3   a chat template cannot tell where an assistant turn lies
     ├── RunStateError             4   a run directory or store belongs to another configuration
@@ -25,6 +26,7 @@ __all__ = [
     "DataError",
     "EnvironmentFaultError",
     "FaultKind",
+    "LayoutError",
     "MissingExtraError",
     "MultiturnError",
     "RunStateError",
@@ -45,6 +47,10 @@ class ConfigError(MultiturnError):
     """A setting, a command-line option or an argument is not usable."""
 
     exit_code: ClassVar[int] = 2
+
+
+class LayoutError(ConfigError):
+    """A model cannot take its batches in the layout, or score them in the way, that was asked for."""
 
 
 class DataError(MultiturnError):

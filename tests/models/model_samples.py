@@ -8,17 +8,27 @@ from typing import Any
 import torch
 from peft import PeftConfig, PeftModel, get_peft_model
 from transformers import (
+    CohereConfig,
+    CohereForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
     GPT2Config,
     GPT2LMHeadModel,
+    GraniteConfig,
+    GraniteForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PhiConfig,
+    PhiForCausalLM,
     PreTrainedModel,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 
 from multiturn.tokens.rendered import Rendered
@@ -47,6 +57,33 @@ def qwen2() -> PreTrainedModel:
     return _random(Qwen2ForCausalLM, Qwen2Config(**sizes))
 
 
+def qwen3() -> PreTrainedModel:
+    return _random(Qwen3ForCausalLM, Qwen3Config(**_SIZES))
+
+
+def mistral() -> PreTrainedModel:
+    """Every layer sees the last five tokens only."""
+    return _random(MistralForCausalLM, MistralConfig(**_SIZES, sliding_window=5))
+
+
+def granite() -> PreTrainedModel:
+    """It divides its logits, and scales its attention, embeddings and residuals."""
+    scales: dict[str, Any] = {"logits_scaling": 3.0, "attention_multiplier": 0.2, "embedding_multiplier": 2.0}
+    return _random(GraniteForCausalLM, GraniteConfig(**_SIZES, **scales, residual_multiplier=0.5))
+
+
+def cohere() -> PreTrainedModel:
+    """It multiplies its logits."""
+    sizes = {key: value for key, value in _SIZES.items() if key != "head_dim"}
+    return _random(CohereForCausalLM, CohereConfig(**sizes, logit_scale=0.4))
+
+
+def phi() -> PreTrainedModel:
+    """Its output head has a bias."""
+    sizes = {key: value for key, value in _SIZES.items() if key != "head_dim"}
+    return _random(PhiForCausalLM, PhiConfig(**sizes))
+
+
 def gemma2() -> PreTrainedModel:
     """Its logits are soft-capped; a low cap makes it show."""
     return _random(Gemma2ForCausalLM, Gemma2Config(**_SIZES, final_logit_softcapping=1.5, sliding_window=4))
@@ -69,11 +106,27 @@ def gpt2() -> PreTrainedModel:
         initializer_range=0.3,
         bos_token_id=0,
         eos_token_id=0,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
     )
     return _random(GPT2LMHeadModel, config)
 
 
-MODELS = {"llama": llama, "qwen2": qwen2, "gemma2": gemma2, "gemma3": gemma3, "gpt2": gpt2}
+MODELS = {
+    "llama": llama,
+    "qwen2": qwen2,
+    "qwen3": qwen3,
+    "mistral": mistral,
+    "gemma2": gemma2,
+    "gemma3": gemma3,
+    "granite": granite,
+    "cohere": cohere,
+    "phi": phi,
+    "gpt2": gpt2,
+}
+PACKABLE = [name for name in MODELS if name != "gemma2"]
+"""Models that take packed forests; Gemma 2 caps its attention scores."""
 
 
 def _random(kind: Any, config: Any) -> PreTrainedModel:
@@ -120,3 +173,35 @@ def single(model: PreTrainedModel) -> PreTrainedModel:
     """The model in float32."""
     torch.nn.Module.float(model)
     return model
+
+
+def plainly(model: torch.nn.Module, rows: list[Rendered], turns: int) -> torch.Tensor:
+    """One conversation at a time, all logits, one token after the other."""
+    sums = []
+    for row in rows:
+        logits = model(input_ids=torch.tensor([row.token_ids]), use_cache=False).logits[0]
+        token_logps = torch.log_softmax(logits, dim=-1)
+        row_sums = [torch.zeros((), dtype=logits.dtype) for _ in range(turns)]
+        for position, turn in enumerate(row.turns):
+            if turn >= 0:
+                row_sums[turn] = row_sums[turn] + token_logps[position - 1, row.token_ids[position]]
+        sums.append(torch.stack(row_sums))
+    return torch.stack(sums)
+
+
+def gradients(model: torch.nn.Module, sums: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Of a loss that weighs every turn of every row differently."""
+    weights = torch.linspace(0.3, 1.7, sums.numel(), dtype=sums.dtype).view_as(sums)
+    model.zero_grad()
+    torch.autograd.backward((weights * sums).sum())
+    return {
+        name: p.grad.clone() if p.grad is not None else torch.zeros_like(p)
+        for name, p in model.named_parameters()
+        if p.requires_grad
+    }
+
+
+def checkpoint(model: Any) -> None:
+    """Under the name that this version of transformers has for it."""
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable()

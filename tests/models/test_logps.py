@@ -6,75 +6,37 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from model_samples import MODELS, adapted, conversation, conversations, llama, single
+from model_samples import (
+    MODELS,
+    adapted,
+    checkpoint,
+    conversation,
+    conversations,
+    gradients,
+    llama,
+    plainly,
+    single,
+)
 from peft import LoraConfig, PromptTuningConfig
 
 from multiturn.errors import ConfigError
 from multiturn.models import logps
-from multiturn.models.logps import bare_model, turn_logps
-from multiturn.tokens.layout import collate
+from multiturn.models.logps import Head, turn_logps
+from multiturn.models.wrapped import bare_model
+from multiturn.tokens.padded import collate
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from multiturn.tokens.rendered import Rendered
+
+HEADS: tuple[Head, ...] = ("fused", "logits")
 
 
-@pytest.fixture
-def double_throughout(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Gemma goes through float32 in its norms and its softmax; for these tests it does not.
-
-    A float64 mask value would even overflow there: rows of nothing but padding would become NaN.
-    """
-    softmax, to_float = torch.nn.functional.softmax, torch.Tensor.float
-
-    def exact_softmax(scores: torch.Tensor, dim: int, dtype: torch.dtype | None = None) -> torch.Tensor:
-        return softmax(scores, dim=dim, dtype=torch.promote_types(dtype or scores.dtype, scores.dtype))
-
-    def exact_float(tensor: torch.Tensor) -> torch.Tensor:
-        return tensor if tensor.dtype == torch.float64 else to_float(tensor)
-
-    monkeypatch.setattr(torch.nn.functional, "softmax", exact_softmax)
-    monkeypatch.setattr(torch.Tensor, "float", exact_float)
-
-
-def plainly(model: nn.Module, rows: list[Rendered], turns: int) -> torch.Tensor:
-    """One conversation at a time, all logits, one token after the other."""
-    sums = []
-    for row in rows:
-        logits = model(input_ids=torch.tensor([row.token_ids]), use_cache=False).logits[0]
-        token_logps = torch.log_softmax(logits, dim=-1)
-        row_sums = [torch.zeros((), dtype=logits.dtype) for _ in range(turns)]
-        for position, turn in enumerate(row.turns):
-            if turn >= 0:
-                row_sums[turn] = row_sums[turn] + token_logps[position - 1, row.token_ids[position]]
-        sums.append(torch.stack(row_sums))
-    return torch.stack(sums)
-
-
-def gradients(model: nn.Module, sums: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Of a loss that weighs every turn of every row differently."""
-    weights = torch.linspace(0.3, 1.7, sums.numel(), dtype=sums.dtype).view_as(sums)
-    model.zero_grad()
-    torch.autograd.backward((weights * sums).sum())
-    return {
-        name: p.grad.clone() if p.grad is not None else torch.zeros_like(p)
-        for name, p in model.named_parameters()
-        if p.requires_grad
-    }
-
-
-def checkpoint(model: Any) -> None:
-    """Under the name that this version of transformers has for it."""
-    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-    enable()
-
-
-def check(model: nn.Module, wrapped: nn.Module | None = None) -> None:
+def check(model: nn.Module, wrapped: nn.Module | None = None, *, head: Head = "auto") -> None:
     rows = conversations()
     expected = plainly(model, rows, 4)
     expected_gradients = gradients(model, expected)
-    got = turn_logps(wrapped or model, collate(rows, pad_id=0))
+    got = turn_logps(wrapped or model, collate(rows, pad_id=0), head=head)
     assert got.shape == (4, 4)
     torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
     got_gradients = gradients(model, got)
@@ -85,8 +47,9 @@ def check(model: nn.Module, wrapped: nn.Module | None = None) -> None:
 
 @pytest.mark.usefixtures("double_throughout")
 @pytest.mark.parametrize("name", MODELS)
-def test_equal_to_full_logits_with_gradients(name: str) -> None:
-    check(MODELS[name]())
+@pytest.mark.parametrize("head", HEADS)
+def test_equal_to_full_logits_with_gradients(name: str, head: Head) -> None:
+    check(MODELS[name](), head=head)
 
 
 @pytest.mark.usefixtures("double_throughout")
@@ -94,7 +57,7 @@ def test_equal_to_full_logits_with_gradients(name: str) -> None:
 def test_equal_where_positions_are_shared_by_all_rows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What older versions of transformers get: the union of positions."""
     monkeypatch.setattr(logps, "_takes_mask", lambda bare: False)
-    check(MODELS[name]())
+    check(MODELS[name](), head="logits")
 
 
 def test_equal_where_the_model_gives_all_logits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +68,7 @@ def test_equal_where_the_model_gives_all_logits(monkeypatch: pytest.MonkeyPatch)
         return inner(self, input_ids=input_ids, attention_mask=attention_mask, use_cache=use_cache)
 
     monkeypatch.setattr(type(model), "forward", forward)
-    check(model)
+    check(model, head="logits")
 
 
 def test_equal_through_lora() -> None:
@@ -144,7 +107,7 @@ def test_only_scored_rows_meet_the_output_head() -> None:
     seen = []
     model.get_submodule("lm_head").register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape))
     rows = conversations()
-    turn_logps(model, collate(rows))
+    turn_logps(model, collate(rows), head="logits")
     assert seen == [(sum(row.scored_tokens for row in rows), 16)]
 
 

@@ -17,15 +17,15 @@ from peft import LoraConfig
 from multiturn.errors import ConfigError
 from multiturn.models import reference
 from multiturn.models.logps import turn_logps
+from multiturn.models.modes import adapter_off
 from multiturn.models.policy import weights_fingerprint
 from multiturn.models.reference import (
     ReferenceCache,
-    adapter_off,
     conversation_key,
     precision_of,
     reference_turn_logps,
 )
-from multiturn.tokens.layout import collate
+from multiturn.tokens.padded import collate
 
 if TYPE_CHECKING:
     from pathlib import Path

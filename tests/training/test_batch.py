@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from training_samples import pair, pairs, policy
 
 from multiturn.models import turn_logps
-from multiturn.tokens import Renderer, TokenBatch, collate
+from multiturn.tokens import PaddedBatch, Renderer, collate
 from multiturn.training import render_pairs
 from multiturn.training.batch import PASS_COST, length_groups, logps_by_length
 
@@ -48,7 +48,7 @@ def test_the_sums_are_the_same_in_the_same_order() -> None:
     assert len(length_groups(lengths)) > 2
     shapes = []
 
-    def run(part: TokenBatch) -> torch.Tensor:
+    def run(part: PaddedBatch) -> torch.Tensor:
         shapes.append(part.input_ids.shape)
         return turn_logps(tiny.model, part, max_turns=12)
 

@@ -1,9 +1,11 @@
 """Loading models and reading per-turn log-probabilities off them."""
 
+from multiturn.models.attention import forest_attention
 from multiturn.models.load import ModelSpec, load_policy, scratch_policy
 from multiturn.models.logps import turn_logps
+from multiturn.models.modes import adapter_off, evaluating
 from multiturn.models.policy import Policy, save_policy, weights_fingerprint
-from multiturn.models.reference import ReferenceCache, adapter_off, evaluating, reference_turn_logps
+from multiturn.models.reference import ReferenceCache, reference_turn_logps
 
 __all__ = [
     "ModelSpec",
@@ -11,6 +13,7 @@ __all__ = [
     "ReferenceCache",
     "adapter_off",
     "evaluating",
+    "forest_attention",
     "load_policy",
     "reference_turn_logps",
     "save_policy",

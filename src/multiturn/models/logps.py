@@ -4,91 +4,151 @@ from __future__ import annotations
 
 import functools
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from peft import PeftModel
-from torch import nn
-from transformers import PreTrainedModel, modeling_utils
+from torch import Tensor, nn
+from transformers import modeling_utils
 
-from multiturn.errors import ConfigError
+from multiturn.errors import ConfigError, LayoutError
+from multiturn.models.attention import ForestPass, forest_inputs, runs_forests
+from multiturn.models.head import fused_obstacle, fused_token_logps
+from multiturn.models.wrapped import bare_model
+from multiturn.tokens.padded import PaddedBatch
 
 if TYPE_CHECKING:
-    from multiturn.tokens.layout import TokenBatch
+    from multiturn.tokens.layout import PackedForest
 
-__all__ = ["bare_model", "turn_logps"]
+__all__ = ["Head", "turn_logps"]
+
+Head: TypeAlias = Literal["auto", "fused", "logits"]
+"""How tokens are scored: never holding all logits, by the model's own logits, or the first if possible."""
 
 
-def turn_logps(model: nn.Module, batch: TokenBatch, *, max_turns: int | None = None) -> torch.Tensor:
+def turn_logps(
+    model: nn.Module,
+    batch: PaddedBatch | PackedForest,
+    *,
+    max_turns: int | None = None,
+    head: Head = "auto",
+) -> Tensor:
     """The sum of the log-probabilities of each turn's tokens, differentiable.
 
-    Only positions that predict a token of a turn meet the output head, through the model's own forward, so
-    that whatever the model does to its logits (soft-capping, scaling) is part of the result. The softmax is
-    taken in float32 at least, also under bf16 autocast.
+    Only positions that predict a token of a turn meet the output head, in chunks of rows, and what a model
+    does to its logits (soft-capping, scaling) is part of the result. The softmax is taken in float32 at
+    least, also under bf16 autocast.
 
     Args:
         model: A causal language model; wrappers (PEFT, DDP, compiled) are welcome.
-        batch: The conversations, on the model's device.
+        batch: The conversations, on the model's device: padded rows, or a packed forest for a model inside
+            `multiturn.models.forest_attention`.
         max_turns: The number of columns of the result; by default the largest number of turns in the batch.
+        head: ``"fused"`` never holds the logits of more than a chunk; ``"logits"`` lets the model make all
+            that it needs at once; ``"auto"`` is the first for models that allow it.
 
     Returns:
-        The sums in nats, ``[B, max_turns]`` float32 (float64 for a float64 model); exactly 0 where a row has
-        no such turn.
+        The sums in nats, ``[S, max_turns]`` float32 (float64 for a float64 model); exactly 0 where a
+        conversation has no such turn.
 
     Raises:
-        ValueError: A row has more turns than `max_turns`.
+        ValueError: A conversation has more turns than `max_turns`.
         ConfigError: The model is tuned by virtual tokens, which shift every position.
+        LayoutError: The model cannot take this layout, or cannot be scored by this head.
     """
     most = int(batch.num_turns.max())
     columns = most if max_turns is None else max_turns
     if columns < most:
         raise ValueError(f"max_turns is {columns}, but a conversation of the batch has {most} turns")
-    # The token at position p is predicted at position p - 1.
-    next_turns = batch.turns[:, 1:]
-    predicts = torch.zeros_like(batch.turns, dtype=torch.bool)
-    predicts[:, :-1] = next_turns >= 0
-    rows, positions = predicts.nonzero(as_tuple=True)
-    logits = _scored_logits(model, batch, predicts)
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    targets = batch.input_ids[rows, positions + 1]
-    token_logps = -nn.functional.cross_entropy(logits, targets, reduction="none")
-    sums = token_logps.new_zeros(batch.turns.shape[0] * columns)
-    return sums.index_add(0, rows * columns + next_turns[rows, positions], token_logps).view(-1, columns)
-
-
-def bare_model(model: nn.Module) -> nn.Module:
-    """The Hugging Face model inside wrappers such as DDP, `torch.compile` and PEFT."""
-    while not isinstance(model, PreTrainedModel):
-        if isinstance(model, PeftModel):
-            inner: object = model.get_base_model()
-        else:  # DDP and DeepSpeed call it `module`, torch.compile `_orig_mod`.
-            inner = getattr(model, "module", None) or getattr(model, "_orig_mod", None)
-        if not isinstance(inner, nn.Module):
-            break
-        model = inner
-    return model
-
-
-def _scored_logits(model: nn.Module, batch: TokenBatch, predicts: torch.Tensor) -> torch.Tensor:
-    """The logits ``[N, V]`` at the N places where `predicts` is true, row by row."""
     _refuse_virtual_tokens(model)
-    inputs: dict[str, Any] = {
-        "input_ids": batch.input_ids,
-        "attention_mask": batch.attention_mask,
-        "use_cache": False,
-    }
+    scored = _padded(batch) if isinstance(batch, PaddedBatch) else _packed(model, batch)
+    if _is_fused(model, head):
+        logps = fused_token_logps(model, scored.inputs, scored.sources, scored.targets)
+    else:
+        logits = _scored_logits(model, scored)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logps = -nn.functional.cross_entropy(logits, scored.targets, reduction="none")
+    if scored.forest_pass is not None:
+        scored.forest_pass.require_every_layer(model)
+        logps = logps.index_select(0, scored.forest_pass.forest.scored)
+    sums = logps.new_zeros(len(batch.num_turns) * columns)
+    return sums.index_add(0, scored.rows * columns + scored.turns, logps).view(-1, columns)
+
+
+class _Scored(NamedTuple):
+    """A batch as a model's inputs, what is scored in it, and where the scores belong.
+
+    Attributes:
+        inputs: What the model's forward is called with.
+        sources: ``[U]`` int64, places in the flattened inputs whose hidden states predict.
+        targets: ``[U]`` int64, the token ids that they predict.
+        rows: ``[M]`` int64, the conversation of each scored token.
+        turns: ``[M]`` int64, its turn.
+        forest_pass: The forest, whose `scored` leads from the M scored tokens to the U predictions; without
+            one they are the same.
+    """
+
+    inputs: dict[str, Any]
+    sources: Tensor
+    targets: Tensor
+    rows: Tensor
+    turns: Tensor
+    forest_pass: ForestPass | None
+
+
+def _packed(model: nn.Module, forest: PackedForest) -> _Scored:
+    if not runs_forests(model):
+        raise LayoutError("a packed forest needs the model inside `multiturn.models.forest_attention(model)`")
+    inputs, forest_pass = forest_inputs(forest)
+    return _Scored(inputs, forest.sources, forest.targets, forest.rows, forest.turns, forest_pass)
+
+
+def _padded(batch: PaddedBatch) -> _Scored:
+    # The token at position p is predicted at position p - 1.
+    rows, before = (batch.turns[:, 1:] >= 0).nonzero(as_tuple=True)
+    inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "use_cache": False}
+    return _Scored(
+        inputs,
+        sources=rows * batch.input_ids.shape[1] + before,
+        targets=batch.input_ids[rows, before + 1],
+        rows=rows,
+        turns=batch.turns[rows, before + 1],
+        forest_pass=None,
+    )
+
+
+def _is_fused(model: nn.Module, head: Head) -> bool:
+    if head == "logits":
+        return False
+    obstacle = fused_obstacle(model)
+    if head == "fused" and obstacle is not None:
+        raise LayoutError(
+            f"{type(bare_model(model)).__name__} cannot be scored by head 'fused': {obstacle}; set "
+            "`head: logits`"
+        )
+    return obstacle is None
+
+
+def _scored_logits(model: nn.Module, scored: _Scored) -> Tensor:
+    """The logits ``[U, V]`` that predict the targets, by the model's own forward."""
+    shape = scored.inputs["input_ids"].shape
+    predicts = torch.zeros(shape, dtype=torch.bool, device=scored.sources.device).view(-1)
+    predicts[scored.sources] = True
+    # A place may predict several tokens; the model computes it once.
+    index = (predicts.cumsum(0) - 1)[scored.sources]
+    predicts = predicts.view(shape)
     bare = bare_model(model)
     if _takes_mask(bare):
-        return _logits(model(**inputs, logits_to_keep=predicts))
+        return _logits(model(**scored.inputs, logits_to_keep=predicts))[index]
     if "logits_to_keep" not in inspect.signature(type(bare).forward).parameters:
-        return _logits(model(**inputs))[predicts]
+        return _logits(model(**scored.inputs)).flatten(0, 1)[scored.sources]
     # A position that any row needs is computed for all rows.
     union = predicts.any(dim=0).nonzero().squeeze(1)
-    return _logits(model(**inputs, logits_to_keep=union))[predicts[:, union]]
+    return _logits(model(**scored.inputs, logits_to_keep=union))[predicts[:, union]][index]
 
 
-def _logits(output: Any) -> torch.Tensor:
-    logits: torch.Tensor = output.logits
+def _logits(output: Any) -> Tensor:
+    logits: Tensor = output.logits
     return logits
 
 

@@ -7,7 +7,6 @@ and attention implementation.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import time
@@ -17,17 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from peft import PeftModel
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from multiturn.errors import ConfigError
-from multiturn.models.logps import bare_model, turn_logps
+from multiturn.models.logps import turn_logps
+from multiturn.models.modes import evaluating
 from multiturn.models.policy import is_adapter_parameter, weights_fingerprint
-from multiturn.tokens.layout import collate
+from multiturn.models.wrapped import bare_model
+from multiturn.tokens.padded import collate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import nn
 
@@ -35,9 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ReferenceCache",
-    "adapter_off",
     "conversation_key",
-    "evaluating",
     "precision_of",
     "reference_turn_logps",
 ]
@@ -272,41 +270,3 @@ def _compute(model: nn.Module, rows: Sequence[Rendered]) -> dict[Rendered, torch
 
 def _finite(sums: Mapping[Rendered, torch.Tensor]) -> dict[Rendered, torch.Tensor]:
     return {row: values for row, values in sums.items() if bool(torch.isfinite(values).all())}
-
-
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode (no dropout) for a while; each module is then as it was."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-@contextlib.contextmanager
-def adapter_off(model: nn.Module) -> Iterator[None]:
-    """Switch a PEFT adapter off for a while, so that the model is its own reference.
-
-    Args:
-        model: A PEFT model, possibly wrapped.
-
-    Raises:
-        ConfigError: The model has no adapter.
-    """
-    peft_model = next((module for module in model.modules() if isinstance(module, PeftModel)), None)
-    if peft_model is None:
-        raise ConfigError(
-            "the model has no adapter that could be switched off to act as its reference; "
-            "set `reference: cached` or `reference: live`"
-        )
-    # Switching it on again makes an adapter trainable, which a frozen one must not become.
-    trainable = {name: parameter.requires_grad for name, parameter in peft_model.named_parameters()}
-    try:
-        with peft_model.disable_adapter():
-            yield
-    finally:
-        for name, parameter in peft_model.named_parameters():
-            parameter.requires_grad_(trainable[name])

@@ -1,69 +1,255 @@
-"""Many rendered conversations as one batch of tensors."""
+"""Many conversations as one sequence without padding, in which what they share stands once.
+
+The conversations of a micro-batch are merged by their longest common prefixes of token ids into a forest. Its
+segments (runs of tokens without a branch) are laid out one after another, parents before children, so that
+everything below a segment follows it directly. A token's position is its depth, and it may attend to its
+ancestors only; a causal model then computes for every token exactly what it computes for the conversation
+alone.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+import itertools
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
-from multiturn.tokens.rendered import NO_TURN, Rendered
+from multiturn.tokens.rendered import NO_TURN, Rendered, require_scorable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-__all__ = ["TokenBatch", "collate"]
+    from numpy.typing import NDArray
+
+__all__ = ["PackedForest", "Segment", "forest_size", "plant"]
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class TokenBatch:
-    """A batch of conversations, one a row, padded on the right.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Segment:
+    """A run of tokens without a branch, and where what is below it ends.
 
     Attributes:
-        input_ids: Token ids, ``[B, L]`` int64. What stands at padded places means nothing.
-        attention_mask: 1 for tokens, 0 for padding, ``[B, L]`` int64.
-        turns: The assistant turn of each token or `NO_TURN`, ``[B, L]`` int64.
-        num_turns: The number of turns of each row, ``[B]`` int64.
+        start: The place of its first token in the layout.
+        end: The place after its last token; what is below the segment begins here.
+        below: The place after the last token of everything below it; `end` for a leaf.
+        depth: The position of its first token in its conversations.
+        parent: The index of the segment it continues; None for a root.
+    """
+
+    start: int
+    end: int
+    below: int
+    depth: int
+    parent: int | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PackedForest:
+    """S conversations as one sequence of N tokens in which shared prefixes stand once.
+
+    What is scored is a list of U predictions (a place and the token that comes next) without duplicates; a
+    place where conversations part predicts several tokens. A prediction of a shared turn counts for each
+    conversation that holds it, and there for the turn that it belongs to.
+
+    Attributes:
+        input_ids: ``[N]`` int64 token ids.
+        positions: ``[N]`` int64, each token's position in its conversations, from 0.
+        segments: The runs without a branch, in the order of the layout.
+        sources: ``[U]`` int64, the place in the layout whose hidden state predicts.
+        targets: ``[U]`` int64, the token id that is predicted.
+        scored: ``[M]`` int64, indices of predictions: one entry for each scored token of each conversation.
+        rows: ``[M]`` int64, the conversation that an entry of `scored` counts for.
+        turns: ``[M]`` int64, the turn of that conversation.
+        num_turns: ``[S]`` int64, the number of turns of each conversation.
+        total_tokens: The tokens of all conversations, shared or not.
     """
 
     input_ids: torch.Tensor
-    attention_mask: torch.Tensor
+    positions: torch.Tensor
+    segments: tuple[Segment, ...]
+    sources: torch.Tensor
+    targets: torch.Tensor
+    scored: torch.Tensor
+    rows: torch.Tensor
     turns: torch.Tensor
     num_turns: torch.Tensor
+    total_tokens: int
 
-    def to(self, device: torch.device | str) -> TokenBatch:
-        """The same batch on `device`."""
-        tensors = {f.name: getattr(self, f.name).to(device) for f in dataclasses.fields(self)}
-        return TokenBatch(**tensors)
+    def to(self, device: torch.device | str) -> PackedForest:
+        """The same forest with its tensors on `device`."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        moved: dict[str, Any] = {
+            name: value.to(device) for name, value in fields.items() if isinstance(value, torch.Tensor)
+        }
+        return dataclasses.replace(self, **moved)
+
+    @property
+    def depth(self) -> int:
+        """The tokens of the longest conversation."""
+        return max(segment.depth + segment.end - segment.start for segment in self.segments)
+
+    def path(self, segment: Segment) -> list[Segment]:
+        """The segments from a root to `segment`, which is the last."""
+        path = [segment]
+        while path[-1].parent is not None:
+            path.append(self.segments[path[-1].parent])
+        return path[::-1]
 
 
-def collate(rendered: Sequence[Rendered], *, pad_id: int = 0) -> TokenBatch:
-    """Lay conversations out as rows.
+def plant(rendered: Sequence[Rendered], *, share: bool = True) -> PackedForest:
+    """Lay conversations out as a packed forest of their shared prefixes.
 
-    What stands after a row's last scored token is left out: it cannot change any score.
+    What stands after a conversation's last scored token is left out: it cannot change any score.
 
     Args:
         rendered: The conversations, at least one, each with at least one turn.
-        pad_id: Any id of the vocabulary; it is masked.
+        share: False gives every conversation a tree of its own: packing alone.
 
     Raises:
         ValueError: There is no conversation, one has no turn, or a first token belongs to a turn (nothing
             precedes it that could predict it).
     """
-    if not rendered:
-        raise ValueError("a batch needs at least one conversation")
+    require_scorable(rendered)
     lengths = [row.scored_length for row in rendered]
-    shape = (len(rendered), max(lengths))
-    input_ids = torch.full(shape, pad_id, dtype=torch.int64)
-    attention_mask = torch.zeros(shape, dtype=torch.int64)
-    turns = torch.full(shape, NO_TURN, dtype=torch.int64)
-    for index, (row, length) in enumerate(zip(rendered, lengths, strict=True)):
-        if row.num_turns < 1:
-            raise ValueError(f"row {index} has no assistant turn; drop such conversations before")
-        if row.turns[0] != NO_TURN:
-            raise ValueError(f"row {index} begins with a token of a turn, which nothing can predict")
-        input_ids[index, :length] = torch.tensor(row.token_ids[:length])
-        attention_mask[index, :length] = 1
-        turns[index, :length] = torch.tensor(row.turns[:length])
-    num_turns = torch.tensor([row.num_turns for row in rendered])
-    return TokenBatch(input_ids=input_ids, attention_mask=attention_mask, turns=turns, num_turns=num_turns)
+    ids = [np.asarray(row.token_ids[:n], dtype=np.int64) for row, n in zip(rendered, lengths, strict=True)]
+    runs = list(_runs(ids, share=share))
+    segments, places = _segments(runs, lengths)
+    sources, targets, rows, turns = [], [], [], []
+    for index, (row, own_ids) in enumerate(zip(rendered, ids, strict=True)):
+        own_turns = np.asarray(row.turns[: len(own_ids)], dtype=np.int64)
+        at = np.flatnonzero(own_turns != NO_TURN)
+        sources.append(places[index][at - 1])  # the token at position p is predicted at position p - 1
+        targets.append(own_ids[at])
+        rows.append(np.full(len(at), index))
+        turns.append(own_turns[at])
+    predictions = np.stack([np.concatenate(sources), np.concatenate(targets)])
+    unique, scored = np.unique(predictions, axis=1, return_inverse=True)
+    return PackedForest(
+        input_ids=torch.from_numpy(np.concatenate([ids[run.row][run.depth :] for run in runs])),
+        positions=torch.cat([torch.arange(run.depth, lengths[run.row]) for run in runs]),
+        segments=segments,
+        sources=torch.from_numpy(unique[0].copy()),
+        targets=torch.from_numpy(unique[1].copy()),
+        scored=torch.from_numpy(scored.reshape(-1)),
+        rows=torch.from_numpy(np.concatenate(rows)),
+        turns=torch.from_numpy(np.concatenate(turns)),
+        num_turns=torch.tensor([row.num_turns for row in rendered]),
+        total_tokens=sum(lengths),
+    )
+
+
+def forest_size(rendered: Sequence[Rendered], *, share: bool = True) -> int:
+    """The number of tokens ``N`` that `plant` would lay out."""
+    ids = [np.asarray(row.token_ids[: row.scored_length], dtype=np.int64) for row in rendered]
+    return sum(len(ids[run.row]) - run.depth for run in _runs(ids, share=share))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Run:
+    """What a conversation adds to the layout: its tokens from a depth on.
+
+    Attributes:
+        row: The conversation.
+        depth: How many of its first tokens are there already; all of them if it adds nothing.
+    """
+
+    row: int
+    depth: int
+
+
+def _runs(ids: Sequence[NDArray[np.int64]], *, share: bool) -> Iterator[_Run]:
+    """The conversations in the order of the layout, each with what it shares with the one before.
+
+    In lexicographic order the longest prefix that a conversation shares with any earlier one is the one it
+    shares with its predecessor.
+    """
+    if not share:
+        yield from (_Run(row, 0) for row in range(len(ids)))
+        return
+    # Bytes with the most significant one first compare as the numbers do.
+    order = sorted(range(len(ids)), key=lambda row: ids[row].astype(">i8").tobytes())
+    yield _Run(order[0], 0)
+    for previous, row in itertools.pairwise(order):
+        yield _Run(row, _common(ids[previous], ids[row]))
+
+
+def _common(left: NDArray[np.int64], right: NDArray[np.int64]) -> int:
+    """The length of the longest common prefix."""
+    shortest = min(len(left), len(right))
+    differs = left[:shortest] != right[:shortest]
+    return int(differs.argmax()) if differs.any() else shortest
+
+
+@dataclasses.dataclass(slots=True)
+class _Piece:
+    """The part of a run that lies on the path of the conversation at hand.
+
+    Attributes:
+        run: The index of the run.
+        first: The depth of its first token.
+        last: The depth after its last token that is on the path.
+        offset: What is added to a depth to get the place in the layout.
+    """
+
+    run: int
+    first: int
+    last: int
+    offset: int
+
+
+def _segments(
+    runs: Sequence[_Run], lengths: Sequence[int]
+) -> tuple[tuple[Segment, ...], dict[int, NDArray[np.int64]]]:
+    """The segments of the layout, and for each conversation the places of its tokens."""
+    cuts: list[set[int]] = [set() for _ in runs]  # for each run the places where something branches off
+    parents: list[int | None] = []  # for each run the place of the token that its first one follows
+    starts: list[int] = []
+    places: dict[int, NDArray[np.int64]] = {}
+    path: list[_Piece] = []
+    end = 0
+    for index, run in enumerate(runs):
+        while path and path[-1].first >= run.depth:
+            path.pop()
+        parent = None
+        if path:
+            piece = path[-1]
+            piece.last = run.depth
+            parent = run.depth - 1 + piece.offset
+            cuts[piece.run].add(parent + 1)
+        parents.append(parent)
+        starts.append(end)
+        if lengths[run.row] > run.depth:
+            path.append(_Piece(index, run.depth, lengths[run.row], end - run.depth))
+            end += lengths[run.row] - run.depth
+        places[run.row] = np.concatenate([np.arange(p.first, p.last) + p.offset for p in path])
+    return _cut(runs, starts, [*starts[1:], end], cuts, parents), places
+
+
+def _cut(
+    runs: Sequence[_Run],
+    starts: Sequence[int],
+    ends: Sequence[int],
+    cuts: Sequence[set[int]],
+    parents: Sequence[int | None],
+) -> tuple[Segment, ...]:
+    """Cut runs where something branches off, and find each segment's parent and what is below it."""
+    bounds: list[tuple[int, int, int, int | None]] = []  # start, end, depth, parent
+    ending: dict[int, int] = {}  # from the place after a segment's last token to the segment
+    for run, start, end, inner, parent in zip(runs, starts, ends, cuts, parents, strict=True):
+        if start == end:  # nothing that was not there already
+            continue
+        above = None if parent is None else ending[parent + 1]
+        for first, last in itertools.pairwise(sorted({start, end} | inner)):
+            bounds.append((first, last, run.depth + first - start, above))
+            above = ending[last] = len(bounds) - 1
+    below = [last for _, last, _, _ in bounds]
+    for index in range(len(bounds) - 1, -1, -1):
+        above = bounds[index][3]
+        if above is not None:
+            below[above] = max(below[above], below[index])
+    return tuple(
+        Segment(first, last, below[index], depth, above)
+        for index, (first, last, depth, above) in enumerate(bounds)
+    )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-__all__ = ["NO_TURN", "Overlong", "Rendered", "cut"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["NO_TURN", "Overlong", "Rendered", "cut", "require_scorable"]
 
 NO_TURN = -1
 """The turn of a token that belongs to no assistant turn."""
@@ -64,3 +67,18 @@ def cut(rendered: Rendered, max_length: int) -> Rendered:
         if last_of_turn and position < max_length:
             end, num_turns = position + 1, turn + 1
     return Rendered(token_ids=rendered.token_ids[:end], turns=rendered.turns[:end], num_turns=num_turns)
+
+
+def require_scorable(rendered: Sequence[Rendered]) -> None:
+    """Refuse conversations that cannot be laid out for scoring.
+
+    Raises:
+        ValueError: There is no conversation, one has no turn, or a first token belongs to a turn.
+    """
+    if not rendered:
+        raise ValueError("a batch needs at least one conversation")
+    for index, row in enumerate(rendered):
+        if row.num_turns < 1:
+            raise ValueError(f"row {index} has no assistant turn; drop such conversations before")
+        if row.turns[0] != NO_TURN:
+            raise ValueError(f"row {index} begins with a token of a turn, which nothing can predict")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from multiturn.tokens import TokenBatch, collate
+from multiturn.tokens import PaddedBatch, collate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -56,9 +56,9 @@ def collate_rows(rows: Sequence[RenderedRow], task: Task, reference: Reference |
     return batch
 
 
-def token_batch(inputs: Mapping[str, Any]) -> TokenBatch:
+def token_batch(inputs: Mapping[str, Any]) -> PaddedBatch:
     """The part of a batch that the model is given, wherever its tensors are; `num_turns` is on the CPU."""
-    return TokenBatch(
+    return PaddedBatch(
         input_ids=inputs["input_ids"],
         attention_mask=inputs["attention_mask"],
         turns=inputs["turns"],
@@ -91,7 +91,9 @@ def length_groups(lengths: Sequence[int]) -> list[list[int]]:
     return groups[::-1]
 
 
-def logps_by_length(run: Callable[[TokenBatch], Tensor], batch: TokenBatch, lengths: Sequence[int]) -> Tensor:
+def logps_by_length(
+    run: Callable[[PaddedBatch], Tensor], batch: PaddedBatch, lengths: Sequence[int]
+) -> Tensor:
     """What `run` says of a batch, computed in several forward passes without much padding.
 
     On a CPU the time of a forward and backward pass goes with the tokens, padding included, however they are
@@ -111,7 +113,7 @@ def logps_by_length(run: Callable[[TokenBatch], Tensor], batch: TokenBatch, leng
     parts = []
     for group in groups:
         end = lengths[group[0]]
-        part = TokenBatch(
+        part = PaddedBatch(
             input_ids=batch.input_ids[group, :end],
             attention_mask=batch.attention_mask[group, :end],
             turns=batch.turns[group, :end],

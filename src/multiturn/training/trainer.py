@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from transformers.trainer_utils import EvalLoopOutput
 
     from multiturn.objective import ObjectiveOutput
-    from multiturn.tokens import TokenBatch
+    from multiturn.tokens import PaddedBatch
     from multiturn.training.config import TurnTrainingArguments
     from multiturn.training.data import RenderedRow
     from multiturn.training.objectives import Task
@@ -326,7 +326,7 @@ class TurnTrainer(ResumableTrainer):
         max_turns = max(inputs["num_turns"])
 
         def logps(scored: nn.Module) -> Tensor:
-            def run(part: TokenBatch) -> Tensor:
+            def run(part: PaddedBatch) -> Tensor:
                 return turn_logps(scored, part, max_turns=max_turns)
 
             return logps_by_length(run, batch, inputs["lengths"]) if self._by_length else run(batch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from multiturn.tokens.layout import collate
+from multiturn.tokens.padded import collate
 from multiturn.tokens.rendered import Rendered, cut
 
 # A prompt of 2, turn 0 of 2 tokens and a line break, an observation of 2, turn 1 of 1, a line break.

@@ -1,0 +1,239 @@
+"""Exact causal attention over a forest of shared prefixes, without a mask.
+
+A token attends to its own segment up to itself and to every segment above. Each of the two is an ordinary
+attention that fused kernels know: a segment with itself (causal), and everything below a segment, which
+follows it directly in the layout, with that segment (no mask at all). Nothing is gathered or copied. The
+parts of a token's attention are put together by their log-sum-exps, and the fused backward kernels, given the
+whole attention's output and log-sum-exp, yield each part's share of the gradient (M17).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from multiturn.tokens.layout import PackedForest
+
+__all__ = ["FusedKernel", "Kernel", "PlainKernel", "cascade_attention", "kernel_for"]
+
+_FUSED: Final = "_scaled_dot_product_flash_attention_for_cpu"
+
+
+class Part(NamedTuple):
+    """Queries and the keys that they see: all of them, or causally where both are the same segment."""
+
+    queries: slice
+    keys: slice
+    causal: bool
+
+
+class Kernel(Protocol):
+    """One part of an attention; every tensor is ``[1, H, tokens, D]``, a log-sum-exp ``[1, H, tokens]``."""
+
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, *, causal: bool, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        """The output and the log-sum-exp of the scores (nats), float32 at least."""
+
+    def backward(
+        self,
+        grad: Tensor,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        output: Tensor,
+        lse: Tensor,
+        *,
+        causal: bool,
+        scale: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The gradients of query, key and value; `output` and `lse` are those of the whole attention."""
+
+
+class PlainKernel:
+    """Matrix products and a softmax in float32 at least, on any device; holds a part's scores at once."""
+
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, *, causal: bool, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        """See `Kernel`."""
+        scores = _scores(query, key, causal=causal, scale=scale)
+        lse = scores.logsumexp(-1)
+        return (scores - lse.unsqueeze(-1)).exp() @ value.to(scores.dtype), lse
+
+    def backward(
+        self,
+        grad: Tensor,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        output: Tensor,
+        lse: Tensor,
+        *,
+        causal: bool,
+        scale: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """See `Kernel`."""
+        scores = _scores(query, key, causal=causal, scale=scale)
+        weights = (scores - lse.unsqueeze(-1)).exp()
+        wide = weights.dtype
+        grad = grad.to(wide)
+        grad_scores = grad @ value.to(wide).transpose(-1, -2)
+        grad_scores -= (grad * output.to(wide)).sum(-1, keepdim=True)
+        grad_scores *= weights * scale
+        return (
+            grad_scores @ key.to(wide),
+            grad_scores.transpose(-1, -2) @ query.to(wide),
+            weights.transpose(-1, -2) @ grad,
+        )
+
+
+class FusedKernel:
+    """The flash attention that torch has for CPUs: float64, float32, bfloat16 and float16."""
+
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, *, causal: bool, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        """See `Kernel`."""
+        attend: Any = getattr(torch.ops.aten, _FUSED)
+        output, lse = attend(query, key, value, 0.0, causal, scale=scale)
+        return output, lse
+
+    def backward(
+        self,
+        grad: Tensor,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        output: Tensor,
+        lse: Tensor,
+        *,
+        causal: bool,
+        scale: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """See `Kernel`."""
+        differentiate: Any = getattr(torch.ops.aten, f"{_FUSED}_backward")
+        grads: tuple[Tensor, Tensor, Tensor] = differentiate(
+            grad, query, key, value, output, lse, 0.0, causal, scale=scale
+        )
+        return grads
+
+
+def kernel_for(query: Tensor) -> Kernel:
+    """The fastest kernel here that attends piece by piece."""
+    return FusedKernel() if query.device.type == "cpu" and hasattr(torch.ops.aten, _FUSED) else PlainKernel()
+
+
+def cascade_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    forest: PackedForest,
+    *,
+    scale: float,
+    kernel: Kernel | None = None,
+) -> Tensor:
+    """Every token's attention to its ancestors and itself (M17), differentiable.
+
+    Args:
+        query: ``[1, H, N, D]``.
+        key: ``[1, H, N, D]``; heads that share keys are repeated.
+        value: ``[1, H, N, D]``, likewise.
+        forest: The layout of the N tokens.
+        scale: What scores are multiplied with before the softmax.
+        kernel: How a part is computed; None takes `kernel_for`.
+
+    Returns:
+        ``[1, H, N, D]`` in the dtype of `query`.
+    """
+    plan = _Plan(forest, scale, kernel_for(query) if kernel is None else kernel)
+    device = query.device.type
+    if torch.is_autocast_enabled(device):  # as for torch's own attention
+        dtype = torch.get_autocast_dtype(device)
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    attend: Any = _Cascade.apply
+    with torch.autocast(device, enabled=False):
+        output: Tensor = attend(query, key, value, plan)
+    return output
+
+
+class _Plan(NamedTuple):
+    """What `cascade_attention` was told."""
+
+    forest: PackedForest
+    scale: float
+    kernel: Kernel
+
+
+def _parts(forest: PackedForest) -> Iterator[Part]:
+    """Every segment with itself, then what is below a segment with that segment."""
+    for segment in forest.segments:
+        own = slice(segment.start, segment.end)
+        yield Part(own, own, causal=True)
+    for segment in forest.segments:
+        if segment.below > segment.end:
+            yield Part(slice(segment.end, segment.below), slice(segment.start, segment.end), causal=False)
+
+
+class _Cascade(torch.autograd.Function):
+    """The parts, merged; sums over parts are kept in float32 at least."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, plan: _Plan) -> Tensor:
+        wide = torch.promote_types(query.dtype, torch.float32)
+        output = torch.empty(query.shape, dtype=wide, device=query.device)
+        lse = torch.empty(query.shape[:3], dtype=wide, device=query.device)
+        for queries, keys, causal in _parts(plan.forest):
+            part, part_lse = plan.kernel.forward(
+                query[:, :, queries], key[:, :, keys], value[:, :, keys], causal=causal, scale=plan.scale
+            )
+            if causal:
+                output[:, :, queries], lse[:, :, queries] = part, part_lse
+                continue
+            before = lse[:, :, queries]
+            merged = torch.logaddexp(before, part_lse)
+            output[:, :, queries] *= (before - merged).exp().unsqueeze(-1)
+            output[:, :, queries] += part * (part_lse - merged).exp().unsqueeze(-1)
+            lse[:, :, queries] = merged
+        result = output.to(query.dtype)
+        ctx.save_for_backward(query, key, value, result, lse)
+        ctx.plan = plan
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, output, lse = ctx.saved_tensors
+        sums = [torch.zeros(t.shape, dtype=lse.dtype, device=t.device) for t in (query, key, value)]
+        for queries, keys, causal in _parts(ctx.plan.forest):
+            places = (queries, keys, keys)
+            shares = ctx.plan.kernel.backward(
+                grad[:, :, queries],
+                query[:, :, queries],
+                key[:, :, keys],
+                value[:, :, keys],
+                output[:, :, queries],
+                lse[:, :, queries],
+                causal=causal,
+                scale=ctx.plan.scale,
+            )
+            for total, place, share in zip(sums, places, shares, strict=True):
+                total[:, :, place] += share
+        grads = [total.to(t.dtype) for total, t in zip(sums, (query, key, value), strict=True)]
+        return (*grads, None)
+
+
+def _scores(query: Tensor, key: Tensor, *, causal: bool, scale: float) -> Tensor:
+    """Scaled scores ``[1, H, queries, keys]``, float32 at least; minus infinity where a key is not seen."""
+    wide = torch.promote_types(query.dtype, torch.float32)
+    scores = query.to(wide) @ key.to(wide).transpose(-1, -2) * scale
+    if not causal:
+        return scores
+    seen = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    return scores.masked_fill(~seen, -torch.inf)
