@@ -27,7 +27,7 @@ from rich.progress import TimeRemainingColumn as EtaColumn
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Bar", "duration", "progress"]
+__all__ = ["Bar", "duration", "progress", "tell"]
 
 PLAIN_INTERVAL: Final = 10.0
 """Seconds between two plain lines."""
@@ -75,6 +75,17 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def tell(line: str, *, quiet: bool = False) -> None:
+    """Write a line where progress is shown, unless that is off.
+
+    Args:
+        line: The line.
+        quiet: Write nothing.
+    """
+    if not quiet and os.environ.get("MULTITURN_PROGRESS", "auto") != "off":
+        sys.stderr.write(f"{line}\n")
 
 
 class _Silent:

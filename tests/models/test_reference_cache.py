@@ -30,6 +30,8 @@ from multiturn.tokens.padded import collate
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from multiturn.models.logps import Head
+    from multiturn.tokens.batches import Layout
     from multiturn.tokens.rendered import Rendered
 
 ROWS = conversations()
@@ -171,9 +173,9 @@ class TestComputing:
         cache = ReferenceCache.of(tmp_path, model)
         live = turn_logps(model, collate(ROWS)).detach().float()
         for got in (
-            reference_turn_logps(model, ROWS, batch_size=3, cache=cache),
+            reference_turn_logps(model, ROWS, max_tokens=60, cache=cache),
             reference_turn_logps(model, ROWS, cache=ReferenceCache.of(tmp_path, model)),
-            reference_turn_logps(model, ROWS, batch_size=1),
+            reference_turn_logps(model, ROWS, max_tokens=1),
         ):
             for index, row in enumerate(ROWS):
                 assert got[index].dtype == torch.float32
@@ -186,16 +188,18 @@ class TestComputing:
         computed: list[list[int]] = []
         original = reference._compute
 
-        def counted(model: torch.nn.Module, rows: list[Rendered]) -> dict[Rendered, torch.Tensor]:
+        def counted(
+            model: torch.nn.Module, rows: list[Rendered], layout: Layout, head: Head
+        ) -> dict[Rendered, torch.Tensor]:
             computed.append([row.scored_length for row in rows])
-            return original(model, rows)
+            return original(model, rows, layout, head)
 
         monkeypatch.setattr(reference, "_compute", counted)
         cache = ReferenceCache.of(tmp_path, model)
         told: list[tuple[int, int]] = []
         reference_turn_logps(model, ROWS[:1], cache=cache)
         reference_turn_logps(
-            model, [*ROWS, *ROWS], batch_size=2, cache=cache, progress=lambda *done: told.append(done)
+            model, [*ROWS, *ROWS], max_tokens=44, cache=cache, progress=lambda *done: told.append(done)
         )
         rest = sorted((row.scored_length for row in ROWS[1:]), reverse=True)
         assert computed == [[ROWS[0].scored_length], rest[:2], rest[2:]]
@@ -214,7 +218,7 @@ class TestComputing:
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            reference_turn_logps(model, ROWS, batch_size=1, cache=cache, progress=stop)
+            reference_turn_logps(model, ROWS, max_tokens=1, cache=cache, progress=stop)
         assert len(ReferenceCache.of(tmp_path, model)) == 2
 
     def test_it_saves_as_it_goes(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,7 +228,7 @@ class TestComputing:
         reference_turn_logps(
             model,
             ROWS,
-            batch_size=1,
+            max_tokens=1,
             cache=ReferenceCache.of(tmp_path, model),
             progress=lambda *_: lengths.append(len(ReferenceCache.of(tmp_path, model))),
         )
@@ -273,7 +277,7 @@ class TestComputing:
     def test_no_batch(self) -> None:
         assert reference_turn_logps(llama(), []) == []
         with pytest.raises(ValueError, match="at least 1"):
-            reference_turn_logps(llama(), ROWS, batch_size=0)
+            reference_turn_logps(llama(), ROWS, max_tokens=0)
 
 
 class TestAdapterOff:

@@ -63,6 +63,7 @@ def _run(
     return sums, gradients.steps
 
 
+@pytest.mark.usefixtures("double_throughout")
 @pytest.mark.parametrize(
     ("kind", "adapter"), [("dmpo", False), ("dmpo", True), ("dpo", False), ("sft", False)]
 )

@@ -190,9 +190,9 @@ def test_a_shared_cache_is_computed_once(
     computed: list[int] = []
     compute = reference._compute
 
-    def counting(model: Any, rows: Any) -> Any:
+    def counting(model: Any, rows: Any, *how: Any) -> Any:
         computed.append(len(rows))
-        return compute(model, rows)
+        return compute(model, rows, *how)
 
     monkeypatch.setattr(reference, "_compute", counting)
     for options in ({"objective": "dmpo"}, {"objective": "dpo"}, {"gamma": 0.2}):
@@ -248,6 +248,7 @@ def test_a_non_finite_loss_names_the_pairs_and_changes_nothing(
     options = {**run_options, "save_strategy": "steps", "save_steps": 1}
     args = DMPOConfig(
         **options,
+        layout="padded",
         train_sampling_strategy="sequential",
         per_device_train_batch_size=1,
         gradient_accumulation_steps=1,
@@ -255,7 +256,7 @@ def test_a_non_finite_loss_names_the_pairs_and_changes_nothing(
     )
     trainer = _trainer(tiny, args, train_dataset=rows)
     reference: Any = trainer.reference
-    trainer._prepare_reference(trainer.train_dataset)
+    trainer._prepare_reference(trainer.model, trainer.train_dataset)
     dataset: Any = trainer.train_dataset
     bad = dataset.rows[2].chosen
     reference._known[bad] = torch.full((bad.num_turns,), -math.inf)

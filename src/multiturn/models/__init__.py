@@ -2,12 +2,13 @@
 
 from multiturn.models.attention import forest_attention
 from multiturn.models.load import ModelSpec, load_policy, scratch_policy
-from multiturn.models.logps import turn_logps
+from multiturn.models.logps import Head, turn_logps
 from multiturn.models.modes import adapter_off, evaluating
 from multiturn.models.policy import Policy, save_policy, weights_fingerprint
 from multiturn.models.reference import ReferenceCache, reference_turn_logps
 
 __all__ = [
+    "Head",
     "ModelSpec",
     "Policy",
     "ReferenceCache",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -128,6 +129,8 @@ def _attend(
     unknown = [name for name in _UNSUPPORTED if options.get(name) is not None] + ["dropout"] * (dropout > 0)
     if unknown:
         raise LayoutError(f"packed forests have no attention with {', '.join(unknown)}; set `layout: padded`")
+    if attention_mask is not None and attention_mask.numel() > 1:
+        raise LayoutError("packed forests have no attention by a layer's own mask; set `layout: padded`")
     forest.layers += 1
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
@@ -181,8 +184,10 @@ def _obstacle(model: nn.Module) -> str | None:
     config = getattr(bare, "config", None)
     if config is None or not hasattr(bare, "set_attn_implementation"):
         return "it is no transformers model"
-    if not getattr(bare, "_supports_sdpa", False):
+    if not (getattr(bare, "_supports_sdpa", False) and bare._can_set_attn_implementation()):
         return "its attention does not go through transformers' attention interface"
+    if "position_ids" not in inspect.signature(type(bare).forward).parameters:
+        return "it numbers the positions of its tokens itself"
     text = config.get_text_config()
     other = sorted(set(getattr(text, "layer_types", None) or ()) - _LAYERS)
     if other:

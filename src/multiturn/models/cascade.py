@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -144,14 +145,17 @@ def cascade_attention(
     Args:
         query: ``[1, H, N, D]``.
         key: ``[1, H, N, D]``; heads that share keys are repeated.
-        value: ``[1, H, N, D]``, likewise.
+        value: ``[1, H, N, E]``, likewise.
         forest: The layout of the N tokens.
         scale: What scores are multiplied with before the softmax.
         kernel: How a part is computed; None takes `kernel_for`.
 
     Returns:
-        ``[1, H, N, D]`` in the dtype of `query`.
+        ``[1, H, N, E]`` in the dtype of `query`.
     """
+    size = value.shape[-1]
+    widest = max(size, query.shape[-1])
+    query, key, value = (_as_kernels_take_it(tensor, widest) for tensor in (query, key, value))
     plan = _Plan(forest, scale, kernel_for(query) if kernel is None else kernel)
     device = query.device.type
     if torch.is_autocast_enabled(device):  # as for torch's own attention
@@ -160,7 +164,14 @@ def cascade_attention(
     attend: Any = _Cascade.apply
     with torch.autocast(device, enabled=False):
         output: Tensor = attend(query, key, value, plan)
-    return output
+    return output[..., :size]
+
+
+def _as_kernels_take_it(tensor: Tensor, size: int) -> Tensor:
+    """Heads of one size (zeros change no score), each without gaps, which torch's kernel does not check."""
+    if tensor.shape[-1] < size:
+        return functional.pad(tensor, (0, size - tensor.shape[-1]))
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
 
 class _Plan(NamedTuple):
@@ -213,16 +224,17 @@ class _Cascade(torch.autograd.Function):
         sums = [torch.zeros(t.shape, dtype=lse.dtype, device=t.device) for t in (query, key, value)]
         for queries, keys, causal in _parts(ctx.plan.forest):
             places = (queries, keys, keys)
-            shares = ctx.plan.kernel.backward(
-                grad[:, :, queries],
-                query[:, :, queries],
-                key[:, :, keys],
-                value[:, :, keys],
-                output[:, :, queries],
-                lse[:, :, queries],
-                causal=causal,
-                scale=ctx.plan.scale,
-            )
+            with torch.autocast(query.device.type, enabled=False):
+                shares = ctx.plan.kernel.backward(
+                    grad[:, :, queries],
+                    query[:, :, queries],
+                    key[:, :, keys],
+                    value[:, :, keys],
+                    output[:, :, queries],
+                    lse[:, :, queries],
+                    causal=causal,
+                    scale=ctx.plan.scale,
+                )
             for total, place, share in zip(sums, places, shares, strict=True):
                 total[:, :, place] += share
         grads = [total.to(t.dtype) for total, t in zip(sums, (query, key, value), strict=True)]

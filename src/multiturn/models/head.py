@@ -25,9 +25,13 @@ if TYPE_CHECKING:
 __all__ = ["fused_obstacle", "fused_token_logps"]
 
 _PROBE: Final = (-40.0, -1.5, 0.0, 0.25, 3.0)
-"""Stand-ins for log-probabilities: a model that hands them back unchanged does nothing else to logits."""
+"""Stand-ins for what a head returns: they show what a model does to it."""
 
-_verdicts: weakref.WeakKeyDictionary[nn.Module, str | None] = weakref.WeakKeyDictionary()
+_NO_CAP: Final = 2.0**60
+"""A soft cap that leaves log-probabilities exactly as they are; not every model can do without one."""
+
+_verdicts: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
+"""Whether a model is known to do to its logits what its settings say, and nothing else."""
 
 
 def fused_token_logps(
@@ -66,39 +70,49 @@ def fused_obstacle(model: nn.Module) -> str | None:
 
     The first call for a model runs it on a few tokens.
     """
-    bare = bare_model(model)
-    if bare not in _verdicts:
-        _verdicts[bare] = _obstacle(model, bare)
-    return _verdicts[bare]
-
-
-def _obstacle(model: nn.Module, bare: Any) -> str | None:
-    head = bare.get_output_embeddings() if hasattr(bare, "get_output_embeddings") else None
-    if not isinstance(head, nn.Linear) or not head.weight.is_floating_point():
+    bare: Any = bare_model(model)
+    head: Any = bare.get_output_embeddings() if hasattr(bare, "get_output_embeddings") else None
+    linear = isinstance(head, nn.Linear) and type(head).forward is nn.Linear.forward
+    if not linear or not head.weight.is_floating_point():  # asked every time: an adapter may have come
         return f"its output head is a {type(head).__name__}, not a plain linear layer"
-    device = head.weight.device
-    probe = torch.tensor(_PROBE, device=device)
-    ids = torch.arange(len(_PROBE), device=device).unsqueeze(0) % head.weight.shape[0]
-    # In evaluation mode nothing is drawn at random, so a resumed training sees the same dropout.
-    with torch.no_grad(), evaluating(model), _replaced_head(bare, head, lambda _: probe.view(1, -1, 1)):
-        output = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
-    if not torch.equal(output.logits.reshape(-1).to(probe.dtype), probe):
+    if bare not in _verdicts:
+        _verdicts[bare] = _does_as_it_says(model, bare, head)
+    if not _verdicts[bare]:
         return "it changes its logits after the output head in a way that is not known here"
     return None
 
 
+def _does_as_it_says(model: nn.Module, bare: Any, head: nn.Linear) -> bool:
+    """Whether a model does to its logits what its settings say, and nothing once they are neutral."""
+    device = head.weight.device
+    probe = torch.tensor(_PROBE, device=device)
+    ids = torch.arange(len(_PROBE), device=device).unsqueeze(0) % head.weight.shape[0]
+    shape = _head_shape(bare)
+    outputs = []
+    for neutral in (True,) if shape == HeadShape() else (True, False):
+        # In evaluation mode nothing is drawn at random, so a resumed training sees the same dropout.
+        replaced = _replaced_head(bare, head, lambda _: probe.view(1, -1, 1), neutral=neutral)
+        with torch.no_grad(), evaluating(model), replaced:
+            output = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+        outputs.append(output.logits.reshape(-1).to(probe.dtype))
+    said = torch.allclose(outputs[-1], shape.apply(probe), rtol=1e-2)  # bfloat16 rounds
+    return said and torch.equal(outputs[0], probe)
+
+
 @contextlib.contextmanager
-def _replaced_head(bare: Any, head: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Let the head do something else for a while, and nothing be done to what it returns."""
-    features = _features(bare)
+def _replaced_head(
+    bare: Any, head: nn.Module, forward: Callable[[Tensor], Tensor], *, neutral: bool = True
+) -> Iterator[None]:
+    """Let the head do something else for a while, and nothing be done to what it returns if `neutral`."""
+    features = _features(bare) if neutral else []
     own = head.__dict__.get("forward")  # a hook's
-    for holder, name, _, neutral in features:
-        setattr(holder, name, neutral)
-    head.__dict__["forward"] = forward
     try:
+        for holder, name, _, nothing in features:
+            setattr(holder, name, nothing)
+        head.__dict__["forward"] = forward
         yield
     finally:
-        del head.__dict__["forward"]
+        head.__dict__.pop("forward", None)
         if own is not None:
             head.__dict__["forward"] = own
         for holder, name, value, _ in features:
@@ -118,16 +132,20 @@ def _head_shape(bare: Any) -> HeadShape:
     return shape
 
 
-def _features(bare: Any) -> list[tuple[Any, str, Any, float | None]]:
+def _features(bare: Any) -> list[tuple[Any, str, Any, float]]:
     """Settings that change logits after the head: holder, name, value, and the value that changes nothing.
 
     Gemma caps its logits, Granite divides them, Cohere multiplies them.
     """
     text = bare.config.get_text_config()
     holders = [
-        (text, "final_logit_softcapping", None),
+        (text, "final_logit_softcapping", _NO_CAP),
         (text, "logits_scaling", 1.0),
         (bare, "logit_scale", 1.0),
     ]
-    found = [(holder, name, getattr(holder, name, None), neutral) for holder, name, neutral in holders]
+    found = [
+        (holder, name, getattr(holder, name, None), neutral)
+        for holder, name, neutral in holders
+        if not isinstance(getattr(type(holder), name, None), property)  # MiniCPM's, of its hidden states
+    ]
     return [feature for feature in found if isinstance(feature[2], int | float)]

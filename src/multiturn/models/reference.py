@@ -7,12 +7,13 @@ and attention implementation.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
@@ -20,27 +21,33 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from multiturn.errors import ConfigError
+from multiturn.models.attention import FOREST_ATTENTION, forest_attention
 from multiturn.models.logps import turn_logps
 from multiturn.models.modes import evaluating
 from multiturn.models.policy import is_adapter_parameter, weights_fingerprint
 from multiturn.models.wrapped import bare_model
-from multiturn.tokens.padded import collate
+from multiturn.tokens.batches import lay_out
+from multiturn.tokens.packing import fill_passes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from torch import nn
 
+    from multiturn.models.logps import Head
+    from multiturn.tokens.batches import Layout
     from multiturn.tokens.rendered import Rendered
 
 __all__ = [
     "ReferenceCache",
     "conversation_key",
     "precision_of",
+    "reference_passes",
     "reference_turn_logps",
 ]
 
 _SAVE_EVERY_SECONDS = 15.0
+_KIN: Final = 256  # Conversations among which passes are filled; that takes time with the square of them.
 _FORMAT = "multiturn-reference-1"
 
 
@@ -69,7 +76,7 @@ class ReferenceCache:
     A folder of small safetensors files, each written beside its place, flushed and renamed, so a killed
     process leaves whole files only. A file that cannot be read or does not match its checksum is removed,
     counted in `corrupt_files`, and its entries are computed again. Several processes may share a folder: each
-    sees what was there when it opened the cache, and adds files of its own.
+    sees what was there when it opened the cache (or called `refresh`), and adds files of its own.
 
     Args:
         path: The folder of the cache; one folder may serve many references.
@@ -101,8 +108,8 @@ class ReferenceCache:
             raise ConfigError(
                 f"the reference cache {path} cannot be used ({error}); check the folder"
             ) from error
-        for file in files:
-            self._read(file)
+        self._files: set[str] = set()
+        self._read_all(files)
 
     @classmethod
     def of(
@@ -113,6 +120,7 @@ class ReferenceCache:
         adapter: bool = True,
         autocast: torch.dtype | None = None,
         fingerprint: str | None = None,
+        layout: Layout = "padded",
     ) -> ReferenceCache:
         """The cache of a given reference model.
 
@@ -122,16 +130,18 @@ class ReferenceCache:
             adapter: False if the reference is `model` with its adapter switched off.
             autocast: The dtype that the reference computes in, where that is not its weights'.
             fingerprint: The fingerprint of its weights, if it is known already.
+            layout: How its batches are laid out; packed ones have an attention of their own.
 
         Raises:
             ConfigError: The folder cannot be made or read.
         """
         config: Any = bare_model(model).config
+        own = str(getattr(config, "_attn_implementation", None))
         return cls(
             path,
             fingerprint or weights_fingerprint(model, adapter=adapter),
             precision=precision_of(model, autocast),
-            attention=str(getattr(config, "_attn_implementation", None)),
+            attention=own if layout == "padded" else FOREST_ATTENTION,
         )
 
     def __len__(self) -> int:
@@ -172,6 +182,16 @@ class ReferenceCache:
         partial.rename(self._folder / f"{name}.safetensors")
         self._entries |= rows
 
+    def refresh(self) -> None:
+        """Read what other processes have added to the folder."""
+        self._read_all(sorted(self._folder.glob("*.safetensors")))
+
+    def _read_all(self, files: Sequence[Path]) -> None:
+        for file in files:
+            if file.name not in self._files:
+                self._read(file)
+                self._files.add(file.name)
+
     def _read(self, file: Path) -> None:
         try:
             with safe_open(str(file), framework="pt") as opened:
@@ -201,21 +221,28 @@ def reference_turn_logps(
     model: nn.Module,
     rendered: Sequence[Rendered],
     *,
-    batch_size: int = 8,
+    max_tokens: int = 8192,
+    layout: Layout = "padded",
+    head: Head = "auto",
+    at_least: int = 0,
     cache: ReferenceCache | None = None,
     autocast: torch.dtype | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[torch.Tensor]:
     """The reference's log-probability of every turn of every conversation.
 
-    Only what the cache lacks is computed, each different conversation once, longest first. What is done is
-    saved every few seconds, so that a killed process loses no more than that.
+    Only what the cache lacks is computed, each different conversation once. What is done is saved every few
+    seconds, so that a killed process loses no more than that.
 
     Args:
         model: The reference; it is put into evaluation mode for the time. For an adapter that is switched off
             call this inside `adapter_off`.
         rendered: The conversations, each with at least one turn.
-        batch_size: How many are computed at once.
+        max_tokens: Tokens of a forward pass at most, padding included; a longer conversation gets one of its
+            own.
+        layout: How the conversations of a pass are laid out.
+        head: How tokens are scored; see `turn_logps`.
+        at_least: The number of forward passes at least; see `reference_passes`.
         cache: Where results are looked up and kept; None keeps nothing.
         autocast: The dtype to compute in, for example ``torch.bfloat16``; None for the weights' own.
         progress: Is told how many of how many missing conversations are done.
@@ -225,36 +252,34 @@ def reference_turn_logps(
         finite the cache does not keep them, so that another call computes them again.
 
     Raises:
-        ValueError: `batch_size` is not positive, or the cache belongs to another precision.
+        ValueError: `max_tokens` is not positive, or the cache belongs to another precision.
+        LayoutError: The model cannot take the layout.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    if max_tokens < 1:
+        raise ValueError(f"max_tokens must be at least 1, not {max_tokens}")
     precision = precision_of(model, autocast)
     if cache is not None and cache.precision != precision:
         raise ValueError(f"the cache is for {cache.precision}, but the model computes in {precision}")
-    known: dict[Rendered, torch.Tensor] = {}
-    missing: list[Rendered] = []
-    for row in dict.fromkeys(rendered):
-        kept = None if cache is None else cache.get(row)
-        if kept is None:
-            missing.append(row)
-        else:
-            known[row] = kept
+    found = {row: None if cache is None else cache.get(row) for row in dict.fromkeys(rendered)}
+    known = {row: sums for row, sums in found.items() if sums is not None}
+    missing = [row for row, sums in found.items() if sums is None]
     unsaved: dict[Rendered, torch.Tensor] = {}
     last_save = time.monotonic()
-    missing.sort(key=lambda row: -row.scored_length)
+    done = 0
     device = next(model.parameters()).device.type
     autocasting = torch.autocast(device, dtype=autocast, enabled=autocast is not None)
+    packing = contextlib.nullcontext() if layout == "padded" else forest_attention(model)
     try:
-        with evaluating(model), torch.no_grad(), autocasting:
-            for start in range(0, len(missing), batch_size):
-                unsaved |= _compute(model, missing[start : start + batch_size])
+        with evaluating(model), torch.no_grad(), packing, autocasting:
+            for rows in reference_passes(missing, max_tokens, layout, at_least=at_least):
+                unsaved |= _compute(model, rows, layout, head)
                 if cache is not None and time.monotonic() - last_save > _SAVE_EVERY_SECONDS:
                     cache.put(_finite(unsaved))
                     known |= unsaved
                     unsaved, last_save = {}, time.monotonic()
+                done += len(rows)
                 if progress is not None:
-                    progress(min(start + batch_size, len(missing)), len(missing))
+                    progress(done, len(missing))
     finally:
         if cache is not None:
             cache.put(_finite(unsaved))
@@ -262,9 +287,45 @@ def reference_turn_logps(
     return [known[row] for row in rendered]
 
 
-def _compute(model: nn.Module, rows: Sequence[Rendered]) -> dict[Rendered, torch.Tensor]:
+def reference_passes(
+    rows: Sequence[Rendered], max_tokens: int, layout: Layout, *, at_least: int = 0
+) -> list[list[Rendered]]:
+    """The conversations of each forward pass: kin together in a packed one, of like length in a padded one.
+
+    Args:
+        rows: The conversations.
+        max_tokens: As for `reference_turn_logps`.
+        layout: As for `reference_turn_logps`.
+        at_least: The number of passes at least, of which some may repeat conversations: engines that shard
+            a model run it on all processes at the same time.
+    """
+    passes = _passes(rows, max_tokens, layout)
+    return passes + [[rows[0]]] * (at_least - len(passes)) if rows else []
+
+
+def _passes(rows: Sequence[Rendered], max_tokens: int, layout: Layout) -> list[list[Rendered]]:
+    if layout != "padded":
+        kin = sorted(rows, key=lambda row: row.token_ids)
+        return [
+            passed
+            for start in range(0, len(kin), _KIN)
+            for passed in fill_passes(
+                kin[start : start + _KIN], lambda row: (row,), max_tokens=max_tokens, share=layout == "forest"
+            )
+        ]
+    passes: list[list[Rendered]] = []
+    for row in sorted(rows, key=lambda row: -row.scored_length):
+        if not passes or (len(passes[-1]) + 1) * passes[-1][0].scored_length > max_tokens:
+            passes.append([])
+        passes[-1].append(row)
+    return passes
+
+
+def _compute(
+    model: nn.Module, rows: Sequence[Rendered], layout: Layout, head: Head
+) -> dict[Rendered, torch.Tensor]:
     device = next(model.parameters()).device
-    sums = turn_logps(model, collate(rows).to(device)).to("cpu", torch.float32)
+    sums = turn_logps(model, lay_out(rows, layout).to(device), head=head).to("cpu", torch.float32)
     return {row: sums[i, : row.num_turns].clone() for i, row in enumerate(rows)}
 
 

@@ -119,19 +119,20 @@ class _TokenLogps(torch.autograd.Function):
         grad_weight = torch.zeros(weight.shape, dtype=lse.dtype, device=weight.device) if needs[1] else None
         grad_bias = torch.zeros(bias.shape, dtype=lse.dtype, device=bias.device) if needs[2] else None
         head = _cast(weight, compute), _cast(bias, compute)
-        for chunk in _chunks(len(targets), rows):
-            states = hidden[chunk].to(compute)
-            logits = shape.apply(functional.linear(states, *head).to(lse.dtype))
-            # d logp / d logits: one for the target, minus the softmax.
-            slope = (logits - lse[chunk, None]).exp_().mul_(-grad[chunk, None])
-            slope.scatter_add_(-1, targets[chunk, None], grad[chunk, None])
-            slope = shape.backward(slope, logits).to(compute)
-            if grad_hidden is not None:
-                grad_hidden[chunk] = (slope @ head[0]).to(hidden.dtype)
-            if grad_weight is not None:
-                grad_weight += slope.T @ states
-            if grad_bias is not None:
-                grad_bias += slope.sum(0)
+        with torch.autocast(hidden.device.type, enabled=False):
+            for chunk in _chunks(len(targets), rows):
+                states = hidden[chunk].to(compute)
+                logits = shape.apply(functional.linear(states, *head).to(lse.dtype))
+                # d logp / d logits: one for the target, minus the softmax.
+                slope = (logits - lse[chunk, None]).exp_().mul_(-grad[chunk, None])
+                slope.scatter_add_(-1, targets[chunk, None], grad[chunk, None])
+                slope = shape.backward(slope, logits).to(compute)
+                if grad_hidden is not None:
+                    grad_hidden[chunk] = (slope @ head[0]).to(hidden.dtype)
+                if grad_weight is not None:
+                    grad_weight += slope.T @ states
+                if grad_bias is not None:
+                    grad_bias += slope.sum(0)
         return (
             grad_hidden,
             _cast(grad_weight, weight.dtype),

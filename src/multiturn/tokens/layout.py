@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["PackedForest", "Segment", "forest_size", "plant"]
+__all__ = ["PackedForest", "Segment", "forest_size", "plant", "shared_prefixes"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -144,6 +144,23 @@ def forest_size(rendered: Sequence[Rendered], *, share: bool = True) -> int:
     """The number of tokens ``N`` that `plant` would lay out."""
     ids = [np.asarray(row.token_ids[: row.scored_length], dtype=np.int64) for row in rendered]
     return sum(len(ids[run.row]) - run.depth for run in _runs(ids, share=share))
+
+
+def shared_prefixes(rendered: Sequence[Rendered]) -> NDArray[np.int64]:
+    """The length of the longest common prefix of any two conversations, ``[S, S]``."""
+    ids = [np.asarray(row.token_ids[: row.scored_length], dtype=np.int64) for row in rendered]
+    runs = list(_runs(ids, share=True))
+    shared = np.zeros((len(ids), len(ids)), dtype=np.int64)
+    for index, run in enumerate(runs):
+        # In lexicographic order two conversations share what all between them share.
+        before = [earlier.row for earlier in runs[:index]]
+        if before:
+            previous = before[-1]
+            shared[run.row, before] = shared[before, run.row] = np.minimum(
+                shared[previous, before], run.depth
+            )
+        shared[run.row, run.row] = len(ids[run.row])
+    return shared
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

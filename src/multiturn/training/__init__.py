@@ -2,7 +2,7 @@
 
 from multiturn.training.checkpoints import latest_checkpoint
 from multiturn.training.config import DMPOConfig, SFTConfig, TurnTrainingArguments
-from multiturn.training.data import DataReport, render_pairs, render_trajectories
+from multiturn.training.data import DataReport, RenderedRows, render_pairs, render_trajectories
 from multiturn.training.preference import DMPOTrainer, train_preference
 from multiturn.training.sft import SFTTrainer, train_sft
 from multiturn.training.trainer import TurnTrainer
@@ -11,6 +11,7 @@ __all__ = [
     "DMPOConfig",
     "DMPOTrainer",
     "DataReport",
+    "RenderedRows",
     "SFTConfig",
     "SFTTrainer",
     "TurnTrainer",

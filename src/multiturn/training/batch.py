@@ -1,68 +1,94 @@
-"""Rows to one batch of tensors, and back to what the model is given."""
+"""Rows as what the model is given: a padded batch or a packed forest."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+import dataclasses
+from typing import TYPE_CHECKING, Final
 
 import torch
 
-from multiturn.tokens import PaddedBatch, collate
+from multiturn.tokens import PackedForest, PaddedBatch, lay_out
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
+    from multiturn.tokens import Layout, Rendered
     from multiturn.training.data import RenderedRow
-    from multiturn.training.objectives import Task
-    from multiturn.training.reference import Reference
 
-__all__ = ["PASS_COST", "collate_rows", "length_groups", "logps_by_length", "token_batch"]
+__all__ = ["PASS_COST", "MicroBatch", "length_groups", "logps_by_length", "micro_batch"]
 
 PASS_COST: Final = 64
 """What one more forward and backward pass costs on a CPU, in tokens: it reads and writes every weight."""
 
 
-def collate_rows(rows: Sequence[RenderedRow], task: Task, reference: Reference | None) -> dict[str, Any]:
-    """One batch of rows.
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class MicroBatch:
+    """B rows of K sequences each for one forward and backward pass.
+
+    The sequences are ordered by side: every chosen one, then every rejected one; S is ``K * B``.
+
+    Attributes:
+        batch: The sequences as the model takes them.
+        ids: The rows' names.
+        weights: ``[B]`` float32, what a row's count is multiplied with: 1, or 0 for a filler.
+        lengths: The tokens of each sequence.
+        num_turns: ``[S]`` int64 scored turns, on the CPU, where reading them waits for no accelerator.
+        num_tokens: ``[S]`` int64 scored tokens, on the CPU.
+        reference: ``[S, T]`` the reference's stored per-turn sums in nats; None where there are none.
+    """
+
+    batch: PaddedBatch | PackedForest
+    ids: tuple[str, ...]
+    weights: Tensor
+    lengths: tuple[int, ...]
+    num_turns: Tensor
+    num_tokens: Tensor
+    reference: Tensor | None
+
+    @property
+    def total_tokens(self) -> int:
+        """The tokens of all sequences, shared or not, without padding."""
+        return sum(self.lengths)
+
+    @property
+    def computed_tokens(self) -> int:
+        """The tokens that the model is given, padding included."""
+        return self.batch.input_ids.numel()
+
+    def to(self, device: torch.device | str) -> MicroBatch:
+        """The same with what the model reads on `device`."""
+        reference = None if self.reference is None else self.reference.to(device)
+        return dataclasses.replace(
+            self, batch=self.batch.to(device), weights=self.weights.to(device), reference=reference
+        )
+
+
+def micro_batch(
+    rows: Sequence[RenderedRow],
+    layout: Layout,
+    *,
+    weights: Sequence[float] | None = None,
+    reference: Callable[[Sequence[Rendered]], Tensor | None] | None = None,
+) -> MicroBatch:
+    """Make one batch of rows.
 
     Args:
         rows: B rows with K sequences each.
-        task: Says what each row counts for.
-        reference: Where there is one, its stored sums become part of the batch.
-
-    Returns:
-        ``input_ids``, ``attention_mask`` and ``turns`` ``[K * B, L]``; ``lengths``, ``num_turns`` and
-        ``num_tokens``, one number for each sequence; ``ids`` of the rows; ``items``, what they count for
-        together; and ``reference`` ``[K * B, T]`` where it is stored. The sequences are ordered by side:
-        every chosen one, then every rejected one.
+        layout: How they are laid out.
+        weights: What each row's count is multiplied with; None for 1.
+        reference: The stored sums ``[S, T]`` of sequences, or None where they are computed live.
     """
     sequences = [s for side in zip(*(row.sequences for row in rows), strict=True) for s in side]
-    tokens = collate(sequences)
-    batch: dict[str, Any] = {
-        "input_ids": tokens.input_ids,
-        "attention_mask": tokens.attention_mask,
-        "turns": tokens.turns,
-        # Plain integers: they are read on the CPU, and reading them must not wait for an accelerator.
-        "lengths": [s.scored_length for s in sequences],
-        "num_turns": [s.num_turns for s in sequences],
-        "num_tokens": [s.scored_tokens for s in sequences],
-        "ids": [row.id for row in rows],
-        "items": sum(task.count(row) for row in rows),
-    }
-    stored = None if reference is None else reference.stored(sequences)
-    if stored is not None:
-        batch["reference"] = stored
-    return batch
-
-
-def token_batch(inputs: Mapping[str, Any]) -> PaddedBatch:
-    """The part of a batch that the model is given, wherever its tensors are; `num_turns` is on the CPU."""
-    return PaddedBatch(
-        input_ids=inputs["input_ids"],
-        attention_mask=inputs["attention_mask"],
-        turns=inputs["turns"],
-        num_turns=torch.tensor(inputs["num_turns"]),
+    return MicroBatch(
+        batch=lay_out(sequences, layout),
+        ids=tuple(row.id for row in rows),
+        weights=torch.ones(len(rows)) if weights is None else torch.tensor(weights),
+        lengths=tuple(s.scored_length for s in sequences),
+        num_turns=torch.tensor([s.num_turns for s in sequences]),
+        num_tokens=torch.tensor([s.scored_tokens for s in sequences]),
+        reference=None if reference is None else reference(sequences),
     )
 
 

@@ -10,12 +10,15 @@ import torch
 from transformers import TrainingArguments
 
 from multiturn.errors import ConfigError
+from multiturn.models import Head
 from multiturn.objective import PAIR_OBJECTIVES
-from multiturn.tokens import Overlong
+from multiturn.tokens import Layout, Overlong
 
 __all__ = ["DMPOConfig", "SFTConfig", "TurnTrainingArguments"]
 
 OVERLONG: Final[tuple[str, ...]] = get_args(Overlong)
+LAYOUTS: Final = ("auto", *get_args(Layout))
+HEADS: Final = get_args(Head)
 REFERENCES: Final = ("auto", "cached", "live", "adapter-off")
 
 
@@ -33,6 +36,18 @@ class TurnTrainingArguments(TrainingArguments):
             and named) or ``"cut"`` (after the last turn that fits; the number of turns is what is left).
         chat_template: ``"model"`` (the tokenizer's own), ``"compact"`` (few markup tokens) or the path of a
             Jinja file.
+        layout: How the conversations of a forward pass are laid out. ``"forest"``: as one sequence without
+            padding in which shared prefixes stand once (both sides of a pair, pairs of a task, a common
+            system prompt); ``"packed"``: one after another without sharing; ``"padded"``: as rows padded to
+            the longest; ``"auto"``: a forest where the model takes one. On the first batch a packed layout is
+            checked against padded rows, and given up with a warning if the two differ.
+        head: How tokens are scored. ``"fused"``: without ever holding all logits; ``"logits"``: by the
+            model's own; ``"auto"``: fused where the model allows it.
+        max_tokens_per_batch: Tokens of a forward pass at most, shared ones counted once. The rows of an
+            optimizer step (``per_device_train_batch_size`` x ``gradient_accumulation_steps``) are split into
+            as few passes as that allows. None runs ``per_device_train_batch_size`` rows at a time.
+        keep_tasks_together: Whether rows with the same prompt come in the same optimizer step, where they
+            share what they have in common. Tasks, and the rows of each, still come in random order.
 
     Raises:
         ConfigError: A value is not usable; the message names the field and what it may be.
@@ -41,6 +56,10 @@ class TurnTrainingArguments(TrainingArguments):
     max_length: int | None = None
     overlong: str = "error"
     chat_template: str = "model"
+    layout: str = "auto"
+    head: str = "auto"
+    max_tokens_per_batch: int | None = None
+    keep_tasks_together: bool = True
 
     logging_steps: float = 10
     logging_first_step: bool = True
@@ -75,6 +94,13 @@ class TurnTrainingArguments(TrainingArguments):
             raise ConfigError(
                 f"chat_template is {self.chat_template!r}; use 'model', 'compact' or the path of a Jinja file"
             )
+        if self.layout not in LAYOUTS:
+            raise ConfigError(f"layout is {self.layout!r}; use one of {', '.join(LAYOUTS)}")
+        if self.head not in HEADS:
+            raise ConfigError(f"head is {self.head!r}; use one of {', '.join(HEADS)}")
+        budget = self.max_tokens_per_batch
+        if budget is not None and not (_is_int(budget) and budget >= 1):
+            raise ConfigError(f"max_tokens_per_batch is {budget!r}; use a number of tokens above 0, or None")
         if self.save_only_model:
             raise ConfigError("save_only_model=True makes checkpoints that cannot be resumed; leave it False")
         if self.train_sampling_strategy == "batch_rebalance":

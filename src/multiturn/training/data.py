@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
@@ -14,7 +15,7 @@ from torch.utils.data import Dataset
 
 from multiturn.errors import DataError
 from multiturn.progress import progress
-from multiturn.tokens import Rendered, cut
+from multiturn.tokens import NO_TURN, Rendered, cut
 from multiturn.training.rows import Rows, read_pair, read_trajectory
 
 if TYPE_CHECKING:
@@ -159,8 +160,11 @@ class RenderedPair:
 RowT = TypeVar("RowT", bound=RenderedRow)
 
 
-class RenderedRows(Dataset[tuple[int, RowT]], Generic[RowT]):
-    """Rendered rows as a dataset; each item is a row with its index.
+class RenderedRows(Dataset[tuple[float, RowT]], Generic[RowT]):
+    """Rendered rows as a dataset; each item is a row with its weight.
+
+    The weight is 1. From index ``len(rows)`` on the rows come again as fillers, with weight 0: several
+    processes need as many rows each, and what is added for that must not count.
 
     Args:
         rows: The rows in the order given.
@@ -174,13 +178,23 @@ class RenderedRows(Dataset[tuple[int, RowT]], Generic[RowT]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> tuple[int, RowT]:
-        return index, self.rows[index]
+    def __getitem__(self, index: int) -> tuple[float, RowT]:
+        return float(index < len(self.rows)), self.rows[index % len(self.rows)]
 
-    @property
+    @functools.cached_property
     def lengths(self) -> list[int]:
         """The tokens of each row's longest sequence."""
         return [max(len(s.token_ids) for s in row.sequences) for row in self.rows]
+
+    @functools.cached_property
+    def tasks(self) -> list[list[int]]:
+        """The rows of each task: those whose tokens before the first scored turn are the same."""
+        tasks: dict[tuple[int, ...], list[int]] = {}
+        for index, row in enumerate(self.rows):
+            first = row.sequences[0]
+            start = next(i for i, turn in enumerate(first.turns) if turn != NO_TURN)
+            tasks.setdefault(first.token_ids[:start], []).append(index)
+        return list(tasks.values())
 
     def fingerprint(self) -> str:
         """A hash of every row's id, tokens and turns, in order."""

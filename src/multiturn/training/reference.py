@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import copy
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import torch
 from peft import PeftModel
 from torch.nn.utils.rnn import pad_sequence
 
 from multiturn.errors import ConfigError
-from multiturn.models import ReferenceCache, adapter_off, evaluating, reference_turn_logps
-from multiturn.progress import progress
+from multiturn.models import ReferenceCache, adapter_off, evaluating
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,16 +20,13 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-    from multiturn.progress import Bar
     from multiturn.tokens import Rendered
     from multiturn.training.data import RenderedRows
+    from multiturn.training.forwards import Forwards
 
 __all__ = ["AdapterOff", "Cached", "Live", "Reference"]
 
 Logps: TypeAlias = "Callable[[torch.nn.Module], Tensor]"
-
-SHOW_PROGRESS_FROM: Final = 32
-"""Sequences from which on filling the cache shows a progress bar."""
 
 
 class Reference(Protocol):
@@ -40,6 +36,7 @@ class Reference(Protocol):
         self,
         model: PreTrainedModel,
         rows: RenderedRows[Any],
+        forwards: Forwards,
         *,
         initial: bool,
     ) -> None:
@@ -48,6 +45,7 @@ class Reference(Protocol):
         Args:
             model: The policy.
             rows: The rows.
+            forwards: How models are run.
             initial: Whether the policy still has its initial weights.
 
         Raises:
@@ -77,9 +75,11 @@ class Live:
     def __init__(self, model: PreTrainedModel | None = None) -> None:
         self._model: Any = None if model is None else _frozen(model)
 
-    def prepare(self, model: PreTrainedModel, rows: RenderedRows[Any], *, initial: bool) -> None:
+    def prepare(
+        self, model: PreTrainedModel, rows: RenderedRows[Any], forwards: Forwards, *, initial: bool
+    ) -> None:
         """Copy the policy on the first call; bring the reference to the policy's device."""
-        del rows
+        del rows, forwards
         if self._model is None:
             if not initial:
                 raise ConfigError("the live reference must be made before the first step; pass ref_model")
@@ -101,7 +101,9 @@ class Live:
 class AdapterOff:
     """The policy itself with its adapter off, at every step."""
 
-    def prepare(self, model: PreTrainedModel, rows: RenderedRows[Any], *, initial: bool) -> None:
+    def prepare(
+        self, model: PreTrainedModel, rows: RenderedRows[Any], forwards: Forwards, *, initial: bool
+    ) -> None:
         """Nothing to do."""
 
     def stored(self, sequences: Sequence[Rendered]) -> Tensor | None:
@@ -138,8 +140,10 @@ class Cached:
         self._cache: ReferenceCache | None = None
         self._known: dict[Rendered, Tensor] = {}
 
-    def prepare(self, model: PreTrainedModel, rows: RenderedRows[Any], *, initial: bool) -> None:
-        """Compute what neither memory nor disk holds."""
+    def prepare(
+        self, model: PreTrainedModel, rows: RenderedRows[Any], forwards: Forwards, *, initial: bool
+    ) -> None:
+        """Compute what neither memory nor disk holds; each process its part of it."""
         wanted = {sequence: None for row in rows.rows for sequence in row.sequences}
         missing = [sequence for sequence in wanted if sequence not in self._known]
         if not missing:
@@ -158,14 +162,10 @@ class Cached:
                 adapter=self._model is not None,
                 autocast=self._autocast,
                 fingerprint=self._fingerprint if self._model is None else None,
+                layout=forwards.layout,
             )
-        quiet = len(missing) < SHOW_PROGRESS_FROM
-        off = adapter_off(model) if own_adapter else nullcontext()
-        with progress("reference", total=len(missing), quiet=quiet) as bar, off:
-            sums = reference_turn_logps(
-                runner, missing, cache=self._cache, autocast=self._autocast, progress=_advance(bar)
-            )
-        self._known |= dict(zip(missing, sums, strict=True))
+        with adapter_off(model) if own_adapter else nullcontext():
+            self._known |= forwards.reference_logps(runner, missing, self._cache, autocast=self._autocast)
 
     def stored(self, sequences: Sequence[Rendered]) -> Tensor | None:
         """The kept sums."""
@@ -173,19 +173,6 @@ class Cached:
 
     def live(self, model: PreTrainedModel, logps: Logps) -> Tensor | None:
         """None: `stored` answers."""
-
-
-def _advance(bar: Bar) -> Callable[[int, int], None]:
-    """Reports to a bar; what disk held already shrinks the total."""
-    done = 0
-
-    def report(computed: int, total: int) -> None:
-        nonlocal done
-        bar.resize(total)
-        bar.advance(computed - done)
-        done = computed
-
-    return report
 
 
 def _frozen(model: PreTrainedModel) -> PreTrainedModel:

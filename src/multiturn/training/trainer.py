@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -10,25 +11,22 @@ from transformers import PrinterCallback, ProgressCallback
 from typing_extensions import override
 
 from multiturn.errors import TrainingError
-from multiturn.models import turn_logps
-from multiturn.training.batch import collate_rows, logps_by_length, token_batch
 from multiturn.training.callbacks import CollapseWatch, GradientCheck, ProgressBar
 from multiturn.training.data import DataReport, RenderedRows
 from multiturn.training.metrics import MetricMeans, refuse_non_finite
-from multiturn.training.resumable import ResumableTrainer
-from multiturn.training.sampling import sampler_for
+from multiturn.training.passes import PassTrainer
 from multiturn.training.setup import render_sets, require_trainable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import Tensor, nn
-    from torch.utils.data import Sampler
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainerState
     from transformers.trainer_utils import EvalLoopOutput
 
     from multiturn.objective import ObjectiveOutput
-    from multiturn.tokens import PaddedBatch
+    from multiturn.tokens import Rendered
+    from multiturn.training.batch import MicroBatch
     from multiturn.training.config import TurnTrainingArguments
     from multiturn.training.data import RenderedRow
     from multiturn.training.objectives import Task
@@ -43,7 +41,7 @@ Optimizers: TypeAlias = "tuple[torch.optim.Optimizer | None, torch.optim.lr_sche
 """An optimizer and a schedule of the user's own."""
 
 
-class TurnTrainer(ResumableTrainer):
+class TurnTrainer(PassTrainer):
     """A `transformers.Trainer` whose loss is a function of per-turn log-probability sums.
 
     Every row of an optimizer step counts by the task's own measure (a pair as one, a trajectory for SFT by
@@ -99,6 +97,7 @@ class TurnTrainer(ResumableTrainer):
         self._fingerprint = fingerprint
         self._means = {"train": MetricMeans(), "eval": MetricMeans()}
         self._step_ids: list[str] = []
+        self._early_warnings: list[str] = []
         self._use_cache = getattr(model.config, "use_cache", True)
         if args.n_gpu > 1:
             # torch's DataParallel would split a batch in ways that the per-turn sums cannot follow.
@@ -106,15 +105,12 @@ class TurnTrainer(ResumableTrainer):
         super().__init__(
             model=model,
             args=args,
-            data_collator=self._collate,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=processing_class,
             callbacks=callbacks,
             optimizers=optimizers,
         )
-        # An accelerator prefers one large forward pass, and wrappers that reduce gradients want exactly one.
-        self._by_length = self.args.device.type == "cpu" and self.accelerator.num_processes == 1
         # `compute_loss` divides by what the whole accumulated batch holds; the base class must not as well.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
@@ -144,19 +140,50 @@ class TurnTrainer(ResumableTrainer):
 
     @override
     def before_training(self) -> None:
-        """Compute the reference's log-probabilities where they are to be stored."""
+        """Settle how the model is run, and compute the reference's log-probabilities that are stored."""
         require_trainable(self.model)
         self._means["train"].clear()  # of an earlier training, one that was broken off for example
-        self._prepare_reference(self.train_dataset)
-        self._prepare_reference(self.eval_dataset)
+        if not self.sharded:
+            self._make_ready(self.model)
+
+    def before_first_step(self) -> None:
+        """The same for engines whose model only runs wrapped."""
+        if self.sharded:
+            self._make_ready(self.model_wrapped)
+        # Training has begun a record of its own, or loaded the one of a checkpoint.
+        for message in self._early_warnings:
+            if message not in [record["warning"] for record in self.warnings_seen]:
+                self._record_warning(self.state.global_step, message)
+        self._early_warnings.clear()
+
+    def _make_ready(self, model: Any) -> None:
+        rows = self.train_dataset if isinstance(self.train_dataset, RenderedRows) else None
+        problem = self.forwards.settle(model, rows, gradients=True)
+        if problem is not None:
+            logger.warning(problem)
+            self._early_warnings.append(problem)
+        with self.clock.phase("reference"):
+            self._prepare_reference(model, self.train_dataset)
+            self._prepare_reference(model, self.eval_dataset)
 
     @override
     def after_training(self) -> None:
         """End the bar; leave the model without the autocast wrapper and able to use its cache again."""
         self._bar.close()
+        super().after_training()
         self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         model: Any = self.model
         model.config.use_cache = self._use_cache
+
+    @override
+    def count(self, row: RenderedRow) -> int:
+        """As the objective counts."""
+        return self.task.count(row)
+
+    @override
+    def stored(self, sequences: Sequence[Rendered]) -> Tensor | None:
+        """What the reference has stored."""
+        return None if self.reference is None else self.reference.stored(sequences)
 
     @override
     def identity(self) -> dict[str, Json]:
@@ -167,28 +194,24 @@ class TurnTrainer(ResumableTrainer):
             "data": rows.fingerprint() if isinstance(rows, RenderedRows) else "",
             "task": repr(self.task),
             "seed": self.args.seed,
-            "rows_per_step": self._rows_per_step,
+            "rows_per_step": self.rows_per_step,
         }
 
     @override
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor]:
-        """The micro-batches of one optimizer step and what they count for together, over all processes."""
+        """See `PassTrainer`."""
         self._step_ids.clear()
-        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        items = torch.tensor(sum(batch["items"] for batch in batches), dtype=torch.int64, device=device)
-        if self.accelerator.num_processes > 1:
-            items = self.accelerator.gather(items).sum()
-        return batches, items
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
 
     @override
     def training_step(
-        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+        self, model: nn.Module, inputs: Any, num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
-        """Forward and backward of one micro-batch."""
-        rows = len(inputs["ids"])
+        """Forward and backward of the passes of one entry."""
         loss = super().training_step(model, inputs, num_items_in_batch)
+        rows = sum(len(micro.ids) for micro in inputs)
         self._bar.advance(rows * self.accelerator.num_processes)
         return loss
 
@@ -196,25 +219,27 @@ class TurnTrainer(ResumableTrainer):
     def compute_loss(
         self,
         model: nn.Module,
-        inputs: dict[str, Any],
+        inputs: Any,
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """This micro-batch's share of the loss of its optimizer step.
+        """This pass's share of the loss of its optimizer step.
 
         Raises:
             TrainingError: A row's loss is not finite.
         """
-        self._step_ids += inputs["ids"]
+        self._step_ids += inputs.ids
         output = self._score(model, inputs)
         self._means["train"].add(output)
         if self._watch is not None and "logratios/chosen" in output.metrics:
-            chosen_turns = inputs["num_turns"][: len(inputs["ids"])]
-            self._watch.add(output.metrics["logratios/chosen"], sum(chosen_turns))
+            rows = len(inputs.ids)
+            counted = inputs.weights.cpu() * inputs.num_turns[:rows]
+            self._watch.add(output.metrics["logratios/chosen"] * inputs.weights, int(counted.sum()))
         total = (output.losses * output.counts).sum()
         items = output.counts.sum() if num_items_in_batch is None else num_items_in_batch
         # Gradients are averaged over processes, and each holds only a part of the sum.
         loss = total / items * self.accelerator.num_processes
+        self.time_backward()
         return (loss, {"output": output}) if return_outputs else loss
 
     # ---- evaluation ----
@@ -235,13 +260,18 @@ class TurnTrainer(ResumableTrainer):
             metric_key_prefix: The prefix.
         """
         ours: Any = self.eval_dataset
-        if isinstance(eval_dataset, str):
-            self._prepare_reference(ours[eval_dataset])
-        else:
-            if self._render is not None:
-                eval_dataset = render_sets(eval_dataset, self._render)
-            self._prepare_reference(ours if eval_dataset is None else eval_dataset)
-        metrics: dict[str, float] = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        if self._render is not None and not isinstance(eval_dataset, str):
+            eval_dataset = render_sets(eval_dataset, self._render)
+        rows = ours[eval_dataset] if isinstance(eval_dataset, str) else eval_dataset
+        alone = not self.forwards.settled
+        model: Any = self.model
+        self.forwards.settle(model, None, gradients=False)
+        try:
+            self._prepare_reference(model, ours if rows is None else rows)
+            metrics: dict[str, float] = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        finally:
+            if alone:
+                self.forwards.release()
         return metrics
 
     @override
@@ -266,13 +296,13 @@ class TurnTrainer(ResumableTrainer):
     def prediction_step(
         self,
         model: nn.Module,
-        inputs: dict[str, Any],
+        inputs: Any,
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor | None, None, None]:
         """The loss of one batch; the metrics are gathered on the way."""
         with torch.no_grad():
-            output = self._score(model, self._prepare_inputs(inputs))
+            output = self._score(model, self._prepare_inputs(self.micro_batch(inputs)))
         self._means["eval"].add(output)
         return output.loss.detach(), None, None
 
@@ -291,59 +321,39 @@ class TurnTrainer(ResumableTrainer):
         history: list[Any] = self.state.log_history  # annotated for numbers only
         history.append({"step": step, "warning": message})
 
-    # ---- data ----
-
-    @override
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
-        rows = self.train_dataset if train_dataset is None else train_dataset
-        if self.args.train_sampling_strategy == "sequential" or not isinstance(rows, RenderedRows):
-            sampler: Sampler[int] | None = super()._get_train_sampler(train_dataset)
-            return sampler
-        return sampler_for(rows.lengths, self.args, rows_per_step=self._rows_per_step)
-
-    @property
-    def _rows_per_step(self) -> int:
-        processes: int = self.accelerator.num_processes
-        return self.args.train_batch_size * self.args.gradient_accumulation_steps * processes
+    # ---- rows ----
 
     def _rows_in_all(self, state: TrainerState) -> tuple[int, int]:
         """Rows of the whole training, and rows behind the steps done."""
         rows = len(self.train_dataset) if isinstance(self.train_dataset, RenderedRows) else 0
-        steps_per_epoch = max(1, -(-rows // self._rows_per_step))
+        steps_per_epoch = max(1, -(-rows // self.rows_per_step))
 
         def behind(steps: int) -> int:
             epochs, more = divmod(steps, steps_per_epoch)
-            return epochs * rows + min(more * self._rows_per_step, rows)
+            return epochs * rows + min(more * self.rows_per_step, rows)
 
         return behind(state.max_steps), behind(state.global_step)
 
-    def _collate(self, items: Sequence[tuple[int, RenderedRow]]) -> dict[str, Any]:
-        return collate_rows([row for _, row in items], self.task, self.reference)
-
-    def _score(self, model: nn.Module, inputs: Mapping[str, Any]) -> ObjectiveOutput:
+    def _score(self, model: nn.Module, micro: MicroBatch) -> ObjectiveOutput:
         """Run the policy (and a live reference) on a batch and the objective on their per-turn sums."""
-        batch = token_batch(inputs)
-        max_turns = max(inputs["num_turns"])
-
-        def logps(scored: nn.Module) -> Tensor:
-            def run(part: PaddedBatch) -> Tensor:
-                return turn_logps(scored, part, max_turns=max_turns)
-
-            return logps_by_length(run, batch, inputs["lengths"]) if self._by_length else run(batch)
-
         with self.accelerator.autocast():
-            policy = logps(model)
-            reference = inputs.get("reference")
+            with self.clock.phase("forward"):
+                policy = self.forwards.logps(model, micro)
+            reference = micro.reference
             if reference is None and self.reference is not None:
-                reference = self.reference.live(self.accelerator.unwrap_model(model), logps)
-        output = self.task.score(policy, reference, batch.num_turns, torch.tensor(inputs["num_tokens"]))
+                with self.clock.phase("reference"):
+                    reference = self.reference.live(
+                        self.accelerator.unwrap_model(model),
+                        lambda scored: self.forwards.logps(scored, micro),
+                    )
+        output = self.task.score(policy, reference, micro.num_turns, micro.num_tokens)
+        output = dataclasses.replace(output, counts=output.counts * micro.weights.to(output.counts))
         when = f"step {self.state.global_step + 1}" if model.training else "the evaluation"
-        refuse_non_finite(output, reference, inputs["ids"], name=self.task.name, when=when)
+        refuse_non_finite(output, reference, micro.ids, name=self.task.name, when=when)
         return output
 
-    def _prepare_reference(self, rows: Any) -> None:
+    def _prepare_reference(self, model: Any, rows: Any) -> None:
         if self.reference is None or rows is None:
             return
         for dataset in rows.values() if isinstance(rows, dict) else [rows]:
-            model: Any = self.model
-            self.reference.prepare(model, dataset, initial=self.state.global_step == 0)
+            self.reference.prepare(model, dataset, self.forwards, initial=self.state.global_step == 0)

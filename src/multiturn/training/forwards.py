@@ -1,0 +1,286 @@
+"""How a training runs its model: the layout of its batches, the check of that layout, the head."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import torch
+
+from multiturn.errors import ConfigError, LayoutError
+from multiturn.models import evaluating, forest_attention, reference_turn_logps, turn_logps
+from multiturn.models.reference import reference_passes
+from multiturn.progress import progress
+from multiturn.tokens import fill_passes, lay_out
+from multiturn.training.batch import logps_by_length, micro_batch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from accelerate import Accelerator
+    from torch import Tensor, nn
+
+    from multiturn.models import Head, ReferenceCache
+    from multiturn.tokens import Layout, PaddedBatch, Rendered
+    from multiturn.training.batch import MicroBatch
+    from multiturn.training.data import RenderedRow, RenderedRows
+
+__all__ = ["LOSS_TOLERANCE", "NORM_TOLERANCE", "Forwards"]
+
+logger = logging.getLogger(__name__)
+
+LOSS_TOLERANCE: Final = {torch.float64: 1e-6, torch.float32: 1e-4}
+"""How far, relatively, the loss of a packed pass may be from that of padded ones, by dtype of computation."""
+NORM_TOLERANCE: Final = {torch.float64: 1e-4, torch.float32: 1e-2}
+"""The same for the norm of the gradient."""
+REFERENCE_TOKENS: Final = 8192
+"""Tokens of a pass that fills the reference cache, at least: without a backward pass more of them fit."""
+SHOW_PROGRESS_FROM: Final = 32
+"""Sequences from which on filling the cache shows a progress bar."""
+LOW_PRECISION_TOLERANCE: Final = 0.05
+"""Both in bfloat16 and float16."""
+
+
+class Forwards:
+    """Lays rows out and runs models on them.
+
+    Args:
+        layout: ``"forest"``, ``"packed"``, ``"padded"``, or ``"auto"``: a forest where the model takes one.
+        head: How tokens are scored; see `multiturn.models.turn_logps`.
+        max_tokens: Tokens of a pass at most; None lets rows decide.
+        accelerator: Runs the processes.
+
+    Attributes:
+        layout: The layout in use, once `settle` has been called.
+        head: As given.
+        max_tokens: As given.
+        settled: Whether `settle` has made a model ready that `release` has not given back.
+    """
+
+    def __init__(self, layout: str, head: str, max_tokens: int | None, accelerator: Accelerator) -> None:
+        self._wanted = layout
+        self.layout: Layout = "padded" if layout == "auto" else cast("Layout", layout)
+        self.head = cast("Head", head)
+        self.max_tokens = max_tokens
+        self._accelerator = accelerator
+        # An accelerator prefers one large forward pass, and wrappers that reduce gradients want exactly one.
+        self._by_length = accelerator.device.type == "cpu" and accelerator.num_processes == 1
+        self._context = contextlib.ExitStack()
+        self.settled = False
+
+    @property
+    def share(self) -> bool:
+        """Whether sequences of a pass share their prefixes."""
+        return self.layout == "forest"
+
+    def settle(self, model: nn.Module, rows: RenderedRows[Any] | None, *, gradients: bool) -> str | None:
+        """Decide on the layout, make the model ready for it, and check it on a few sequences.
+
+        Args:
+            model: The model, as it will be run.
+            rows: Rows to check the layout on.
+            gradients: Whether to check the gradient as well.
+
+        Returns:
+            What went wrong, where the check made it fall back to padded rows.
+
+        Raises:
+            LayoutError: The layout that was asked for is not to be had.
+        """
+        if self.settled or self._wanted == "padded":
+            return None
+        try:
+            self._context.enter_context(forest_attention(model))
+        except LayoutError as error:
+            if self._wanted != "auto":
+                raise
+            logger.info("batches are padded: %s", error)
+            return None
+        self.layout = "forest" if self._wanted == "auto" else cast("Layout", self._wanted)
+        self.settled = True
+        problem = None if rows is None else self._check(model, _kin(rows), gradients=gradients)
+        if not self._most(int(problem is not None)):
+            return None
+        self.release()
+        self.layout = "padded"
+        return problem or "the check failed in another process"
+
+    def release(self) -> None:
+        """Give the model its own attention back."""
+        self._context.close()
+        self.settled = False
+
+    def passes(self, rows: Sequence[tuple[float, RenderedRow]]) -> list[list[tuple[float, RenderedRow]]]:
+        """Split rows, each with its weight, into passes within the token budget: as many in every process."""
+        if self.max_tokens is None:
+            return [list(rows)]
+
+        def split(at_least: int) -> list[list[tuple[float, RenderedRow]]]:
+            return fill_passes(
+                rows,
+                lambda row: row[1].sequences,
+                max_tokens=self.max_tokens or 1,
+                share=self.share,
+                at_least=at_least,
+            )
+
+        passes = split(1)
+        most = self._most(len(passes))
+        return passes if len(passes) == most else split(most)
+
+    def micro_batch(
+        self,
+        rows: Sequence[tuple[float, RenderedRow]],
+        reference: Callable[[Sequence[Rendered]], Tensor | None] | None,
+    ) -> MicroBatch:
+        """Rows, each with its weight, in the layout in use."""
+        return micro_batch(
+            [row for _, row in rows],
+            self.layout,
+            weights=[weight for weight, _ in rows],
+            reference=reference,
+        )
+
+    def logps(self, model: nn.Module, micro: MicroBatch) -> Tensor:
+        """The per-turn sums ``[S, T]`` of a batch under a model, be it another than the settled one."""
+        columns = int(micro.num_turns.max())
+
+        def run(batch: Any) -> Tensor:
+            return turn_logps(model, batch, max_turns=columns, head=self.head)
+
+        if self.layout == "padded":
+            padded = cast("PaddedBatch", micro.batch)
+            return logps_by_length(run, padded, micro.lengths) if self._by_length else run(padded)
+        with forest_attention(model):
+            return run(micro.batch)
+
+    def reference_logps(
+        self,
+        model: nn.Module,
+        missing: Sequence[Rendered],
+        cache: ReferenceCache,
+        *,
+        autocast: torch.dtype | None,
+    ) -> dict[Rendered, Tensor]:
+        """The reference's per-turn sums ``[T]`` of sequences; processes share the work through the cache.
+
+        Args:
+            model: The reference, the same in every process.
+            missing: The sequences, the same in every process.
+            cache: Where sums are kept, in a folder that all processes see.
+            autocast: The dtype to compute in, where that is not the weights'.
+
+        Raises:
+            ConfigError: Processes do not see each other's files.
+        """
+        processes, own = self._accelerator.num_processes, self._accelerator.process_index
+        self._accelerator.wait_for_everyone()  # until all have seen what the cache lacks: the same
+        lacking = sorted((s for s in missing if cache.get(s) is None), key=lambda s: s.token_ids)
+        part = lacking[own * len(lacking) // processes : (own + 1) * len(lacking) // processes]
+        if lacking:
+            part = part or lacking[:1]
+        budget = max(self.max_tokens or 0, REFERENCE_TOKENS)
+        passes = self._most(len(reference_passes(part, budget, self.layout)))
+        quiet = len(part) < SHOW_PROGRESS_FROM or not self._accelerator.is_main_process
+        with progress("reference", total=len(part), quiet=quiet) as bar:
+            counted = 0
+
+            def advance(done: int, total: int) -> None:
+                nonlocal counted
+                bar.advance(min(done, total) - counted)
+                counted = min(done, total)
+
+            sums = reference_turn_logps(
+                model,
+                part,
+                max_tokens=budget,
+                layout=self.layout,
+                head=self.head,
+                at_least=passes,
+                cache=cache,
+                autocast=autocast,
+                progress=advance,
+            )
+        known = dict(zip(part, sums, strict=True))
+        self._accelerator.wait_for_everyone()
+        cache.refresh()
+        for sequence in missing:
+            kept = known.get(sequence, cache.get(sequence))
+            if kept is None:
+                raise ConfigError(
+                    "what other processes computed of the reference is not in the cache's folder; choose a "
+                    "folder that all machines share, or set reference to 'live' or 'adapter-off'"
+                )
+            known[sequence] = kept
+        return known
+
+    def _check(self, model: nn.Module, sequences: Sequence[Rendered], *, gradients: bool) -> str | None:
+        """Compare the layout with one padded pass for each sequence; None if they agree."""
+        gradients = gradients and str(self._accelerator.distributed_type) != "DistributedType.DEEPSPEED"
+        with evaluating(model):
+            loss, norm = self._loss_and_norm(model, [sequences], self.layout, self.head, gradients=gradients)
+            plain = [[sequence] for sequence in sequences]
+            expected, expected_norm = self._loss_and_norm(
+                model, plain, "padded", "logits", gradients=gradients
+            )
+        dtype = self._dtype(model)
+        pairs = (
+            ("loss", loss, expected, LOSS_TOLERANCE.get(dtype, LOW_PRECISION_TOLERANCE)),
+            ("gradient norm", norm, expected_norm, NORM_TOLERANCE.get(dtype, LOW_PRECISION_TOLERANCE)),
+        )
+        for name, got, wanted, tolerance in pairs:
+            # Written so that NaN fails.
+            if not abs(got - wanted) <= tolerance * abs(wanted):
+                return (
+                    f"the layout {self.layout!r} does not compute what padded rows compute ({name} {got:.6g} "
+                    f"against {wanted:.6g}, which is more than {tolerance:g} of it apart); training goes on "
+                    "with padded rows, slower but right. Please report this with the model's name"
+                )
+        return None
+
+    def _loss_and_norm(
+        self,
+        model: nn.Module,
+        passes: Sequence[Sequence[Rendered]],
+        layout: Layout,
+        head: Head,
+        *,
+        gradients: bool,
+    ) -> tuple[float, float]:
+        """The negative log-likelihood per scored token of all passes, and the norm of its gradient."""
+        device = next(model.parameters()).device
+        tokens = sum(sequence.scored_tokens for each in passes for sequence in each)
+        total = 0.0
+        for sequences in passes:
+            with torch.set_grad_enabled(gradients), self._accelerator.autocast():
+                sums = turn_logps(model, lay_out(sequences, layout).to(device), head=head)
+            loss = -sums.sum() / tokens
+            total += float(loss.detach())
+            if gradients:
+                torch.autograd.backward(loss)
+        if not gradients:
+            return total, 0.0
+        grads = [p.grad for p in model.parameters() if p.grad is not None]
+        norm: Any = torch.nn.utils.get_total_norm(grads)
+        norm = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+        model.zero_grad()
+        return total, norm
+
+    def _dtype(self, model: nn.Module) -> torch.dtype:
+        mixed = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self._accelerator.mixed_precision)
+        return mixed or next(p.dtype for p in model.parameters() if p.is_floating_point())
+
+    def _most(self, count: int) -> int:
+        """The largest count of any process."""
+        if self._accelerator.num_processes == 1:
+            return count
+        counts: Any = self._accelerator.gather(torch.tensor([count], device=self._accelerator.device))
+        return int(counts.max())
+
+
+def _kin(rows: RenderedRows[Any]) -> list[Rendered]:
+    """Two sequences to check a layout on: of the task with the most rows, so that they share something."""
+    largest = max(rows.tasks, key=len)
+    sequences = [sequence for row in largest[:2] for sequence in rows.rows[row].sequences]
+    return (sequences * 2)[:2]

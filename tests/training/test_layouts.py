@@ -1,0 +1,235 @@
+"""Training in a packed layout is training as ever: the same losses, gradients and weights."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+import torch
+from training_samples import lora, pair, pairs, policy, trajectories, weights
+from transformers import TrainerCallback
+
+from multiturn.errors import ConfigError, LayoutError, TrainingError
+from multiturn.models import attention, logps
+from multiturn.training import DMPOConfig, DMPOTrainer, SFTConfig, SFTTrainer
+from multiturn.training import forwards as forwards_module
+
+EXPERT = [pair(0, rejected=1 + i) | {"id": f"expert-{i}"} for i in range(4)]
+"""Four pairs of one task that share their chosen side."""
+
+
+class _Gradients(TrainerCallback):
+    def __init__(self) -> None:
+        self.steps: list[dict[str, torch.Tensor]] = []
+
+    def on_pre_optimizer_step(self, *_: Any, model: Any = None, **__: Any) -> None:
+        self.steps.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+
+
+def _train(folder: Any, *, kind: str = "dmpo", adapter: bool = False, **options: Any) -> dict[str, Any]:
+    tiny = policy(dtype=torch.float64)
+    gradients = _Gradients()
+    settings: dict[str, Any] = {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": 8,
+        "gradient_accumulation_steps": 1,
+        "num_train_epochs": 1,
+        "learning_rate": 1e-2,
+        "max_grad_norm": 0.0,
+        "save_strategy": "no",
+        "optim": "sgd",
+        "logging_steps": 1,
+        "report_to": "none",
+        **options,
+    }
+    common: dict[str, Any] = {
+        "processing_class": tiny.tokenizer,
+        "callbacks": [gradients],
+        "peft_config": lora() if adapter else None,
+    }
+    trainer: Any
+    if kind == "sft":
+        trainer = SFTTrainer(tiny.model, SFTConfig(**settings), train_dataset=trajectories(11), **common)
+    else:
+        settings.setdefault("reference", "live")
+        rows = [*EXPERT, *pairs(9)[2:]]
+        trainer = DMPOTrainer(
+            tiny.model, DMPOConfig(**settings, objective=kind), train_dataset=rows, **common
+        )
+    trainer.train()
+    losses = [record["loss"] for record in trainer.state.log_history if "loss" in record]
+    return {
+        "losses": losses,
+        "gradients": gradients.steps,
+        "weights": weights(trainer.model),
+        "trainer": trainer,
+    }
+
+
+def _assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert one["losses"] == pytest.approx(other["losses"], abs=1e-10)
+    for mine, theirs in zip(one["gradients"], other["gradients"], strict=True):
+        assert mine.keys() == theirs.keys()
+        for name, gradient in mine.items():
+            torch.testing.assert_close(gradient, theirs[name], rtol=1e-8, atol=1e-11, msg=name)
+    for name, tensor in one["weights"].items():
+        torch.testing.assert_close(tensor, other["weights"][name], rtol=1e-8, atol=1e-11, msg=name)
+
+
+@pytest.mark.usefixtures("double_throughout")
+@pytest.mark.parametrize("adapter", [False, True])
+@pytest.mark.parametrize("kind", ["dmpo", "dpo", "sft"])
+def test_layouts_and_heads_change_nothing(kind: str, tmp_path: Any, *, adapter: bool) -> None:
+    options: dict[str, Any] = {"kind": kind, "adapter": adapter, "train_sampling_strategy": "sequential"}
+    plain = _train(tmp_path / "plain", **options, layout="padded", head="logits")
+    assert len(plain["losses"]) == 2
+    for layout, head, more in (
+        ("forest", "fused", {}),
+        ("forest", "logits", {"max_tokens_per_batch": 60}),
+        ("packed", "fused", {"gradient_checkpointing": True}),
+        ("padded", "fused", {"max_tokens_per_batch": 60}),
+    ):
+        other = _train(tmp_path / f"{layout}-{head}", **options, layout=layout, head=head, **more)
+        assert other["trainer"].forwards.layout == layout
+        _assert_same(other, plain)
+
+
+@pytest.mark.usefixtures("double_throughout")
+def test_the_cached_reference_equals_the_live_one_in_a_forest(tmp_path: Any) -> None:
+    """The first step's margins are exactly 0, so the losses would show the smallest difference later on."""
+    live = _train(tmp_path / "live", reference="live")
+    cached = _train(tmp_path / "cached", reference="cached")
+    assert cached["losses"] == pytest.approx(live["losses"], abs=1e-7)
+    for mine, theirs in zip(cached["gradients"], live["gradients"], strict=True):
+        for name, gradient in mine.items():
+            torch.testing.assert_close(gradient, theirs[name], rtol=1e-5, atol=1e-8, msg=name)
+
+
+def test_a_token_budget_makes_passes_and_kin_share(tmp_path: Any) -> None:
+    result = _train(tmp_path, max_tokens_per_batch=100)
+    trainer = result["trainer"]
+    assert trainer.computed_tokens < 0.8 * trainer.total_tokens
+    rows = [(1.0, row) for row in trainer.train_dataset.rows]
+    passes = trainer.forwards.passes(rows)
+    assert len(passes) > 2
+    for each in passes:
+        assert len(each) == 1 or trainer.micro_batch(each).computed_tokens <= 100
+    assert trainer.timing["layout"] == "forest"
+    assert trainer.state.num_input_tokens_seen == trainer.total_tokens
+
+
+def test_where_the_time_went_is_told(
+    tmp_path: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MULTITURN_PROGRESS", "plain")
+    trainer = _train(tmp_path, reference="cached", disable_tqdm=False)["trainer"]
+    told = capsys.readouterr().err
+    assert "of computation: data " in told
+    assert "of the tokens were shared" in told
+    seconds = trainer.clock.seconds()
+    assert all(seconds[name] > 0 for name in ("data", "forward", "backward", "reference", "optimizer"))
+
+
+def test_a_layout_that_computes_something_else_is_given_up_loudly(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An attention that forgets what stands above a segment."""
+    from multiturn.models import cascade
+
+    own_segments = cascade._parts
+    monkeypatch.setattr(cascade, "_parts", lambda forest: [p for p in own_segments(forest) if p.causal])
+    with caplog.at_level(logging.WARNING):
+        result = _train(tmp_path)
+    assert result["trainer"].forwards.layout == "padded"
+    assert "does not compute what padded rows compute" in caplog.text
+    assert "does not compute" in result["trainer"].warnings_seen[0]["warning"]
+
+
+def test_a_gradient_that_is_something_else_is_noticed_too(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from multiturn.models import token_logps
+
+    backward = token_logps._TokenLogps.backward
+    monkeypatch.setattr(
+        token_logps._TokenLogps,
+        "backward",
+        staticmethod(lambda ctx, grad: backward(ctx, 1.2 * grad)),
+    )
+    result = _train(tmp_path)
+    assert "gradient norm" in result["trainer"].warnings_seen[0]["warning"]
+
+
+def test_a_model_that_cannot_be_packed_is_padded(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(attention, "_obstacle", lambda model: "its layers have a memory of their own")
+    with caplog.at_level(logging.INFO):
+        result = _train(tmp_path / "auto")
+    assert result["trainer"].forwards.layout == "padded"
+    assert "its layers have a memory of their own" in caplog.text
+    with pytest.raises(LayoutError, match="cannot take packed forests"):
+        _train(tmp_path / "forest", layout="forest")
+
+
+def test_the_model_has_its_own_attention_afterwards(tmp_path: Any) -> None:
+    trainer = _train(tmp_path)["trainer"]
+    assert trainer.model.config._attn_implementation == "sdpa"
+    trainer.evaluate(pairs(3))
+    assert trainer.model.config._attn_implementation == "sdpa"
+
+
+def test_a_full_memory_names_the_pass_and_the_remedy(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise RuntimeError(
+            "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: 9 bytes"
+        )
+
+    monkeypatch.setattr(forwards_module.Forwards, "_check", lambda *_, **__: None)
+    monkeypatch.setattr(forwards_module, "turn_logps", full)
+    with pytest.raises(
+        TrainingError, match=r"over 8 rows with \d+ tokens \(.*set max_tokens_per_batch below"
+    ):
+        _train(tmp_path)
+
+
+def test_other_errors_stay_what_they_are(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(forwards_module.Forwards, "_check", lambda *_, **__: None)
+    monkeypatch.setattr(forwards_module, "turn_logps", broken)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        _train(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"layout": "tree"}, "layout is 'tree'; use one of auto, forest, packed, padded"),
+        ({"head": "x"}, "head is 'x'; use one of auto, fused, logits"),
+        ({"max_tokens_per_batch": 0}, "max_tokens_per_batch is 0; use a number of tokens above 0"),
+    ],
+)
+def test_settings_are_checked(option: dict[str, Any], message: str, tmp_path: Any) -> None:
+    with pytest.raises(ConfigError, match=message):
+        DMPOConfig(output_dir=str(tmp_path), **option)
+
+
+def test_rows_of_a_task_are_known() -> None:
+    from multiturn.tokens import Renderer
+    from multiturn.training import render_pairs
+
+    rows = render_pairs([*EXPERT, pair(5)], Renderer(policy().tokenizer))
+    assert rows.tasks == [[0, 1, 2, 3], [4]]
+    assert rows[0][0] == 1.0
+    assert rows[7] == (0.0, rows.rows[2])
+
+
+def test_the_logits_of_a_model_are_used_where_the_head_is_odd(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logps, "fused_obstacle", lambda model: "it is odd")
+    model: Any = policy().model
+    with pytest.raises(LayoutError, match="cannot be scored by head 'fused': it is odd"):
+        logps._is_fused(model, "fused")
+    assert not logps._is_fused(model, "auto")
