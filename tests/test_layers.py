@@ -28,6 +28,7 @@ LAYERS = (
     "evaluation",
     "reports",
     "pipeline",
+    "bench",
     "cli",
 )
 PACKAGE = Path(multiturn.__file__).parent

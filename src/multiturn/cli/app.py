@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 import multiturn
-from multiturn.cli import env, evaluate, pairs, report, rollout, run, sft, train
+from multiturn.cli import bench, env, evaluate, pairs, report, rollout, run, sft, train
 from multiturn.errors import MultiturnError
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ app.command("pairs")(pairs.pairs)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("report")(report.report)
+app.command("bench")(bench.bench)
 app.add_typer(env.app, name="env")
 
 

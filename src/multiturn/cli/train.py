@@ -23,6 +23,21 @@ def train(
     gamma: Annotated[float | None, typer.Option(help="Discount of a turn in [0, 1], for dmpo.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the data.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="The peak learning rate.")] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            help="cached (computed once, kept on disk; the default), live (a second model at every step) or "
+            "adapter-off (the policy without its adapter; needs --set lora.rank=...)."
+        ),
+    ] = None,
+    reference_cache: Annotated[
+        Path | None,
+        typer.Option(help="The cache's folder, for trainings to share. OUTPUT/reference without it."),
+    ] = None,
+    max_tokens_per_batch: Annotated[
+        int | None,
+        typer.Option(min=1, help="Tokens of a forward pass at most; shared prefixes count once."),
+    ] = None,
     chat_template: options.Template = "model",
     precision: options.Precision = "bf16",
     seed: options.Seed = 0,
@@ -32,6 +47,10 @@ def train(
 
     The trained model ends up in OUTPUT/model. Watch `logratios/chosen`: where it falls far below zero the
     policy forgets what it should prefer, and a warning says so; lower the learning rate then.
+
+    Prefixes that conversations share are computed once (`--set layout=padded` switches that off). The
+    reference's log-probabilities are computed once for a model and kept by turn: trainings that differ in
+    gamma, beta, objective or learning rate and share a `--reference-cache` never run it again.
 
     Example: `multiturn train pairs.jsonl --model sft/model --output dmpo --gamma 0.7 --beta 0.1`
     """
@@ -45,6 +64,8 @@ def train(
         "gamma": gamma,
         "epochs": epochs,
         "learning_rate": learning_rate,
+        "reference": reference,
+        "max_tokens_per_batch": max_tokens_per_batch,
     }
     train_on_pairs(
         model,
@@ -54,5 +75,6 @@ def train(
         precision=precision,
         seed=seed,
         output=output,
+        reference_cache=reference_cache,
     )
     typer.echo(f"model: {output / 'model'}")

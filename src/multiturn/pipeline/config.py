@@ -128,6 +128,12 @@ class TrainSettings(_Section):
         overlong: What happens to longer ones.
         lora: Adapters, or null for full fine-tuning.
         gradient_checkpointing: Trades time for memory.
+        layout: ``forest`` (shared prefixes stand once), ``packed``, ``padded``, or ``auto``: a forest where
+            the model takes one.
+        head: ``fused`` (log-probabilities without logits), ``logits``, or ``auto``.
+        max_tokens_per_batch: Tokens of a forward pass at most, shared ones counted once; it takes the place
+            of ``micro_batch_size``.
+        keep_tasks_together: Whether rows with the same prompt come in the same optimizer step.
         checkpoints: How many checkpoints are spread over a training, so that a killed one loses little.
     """
 
@@ -143,6 +149,10 @@ class TrainSettings(_Section):
     overlong: Literal["error", "drop", "cut"] = "error"
     lora: LoraSettings | None = None
     gradient_checkpointing: bool = False
+    layout: Literal["auto", "forest", "packed", "padded"] = "auto"
+    head: Literal["auto", "fused", "logits"] = "auto"
+    max_tokens_per_batch: Count | None = None
+    keep_tasks_together: bool = True
     checkpoints: Annotated[int, Field(ge=0)] = 4
 
     @property
@@ -184,6 +194,8 @@ class PreferenceSettings(TrainSettings):
         gamma: The discount of a turn, for ``dmpo``.
         chosen_nll: The weight of the chosen side's negative log-likelihood beside the pairwise loss; the
             paper has none.
+        reference: ``cached`` (computed once, kept on disk), ``live`` (a frozen second model at every step),
+            ``adapter-off`` (the policy without its adapter at every step), or ``auto``: cached.
     """
 
     learning_rate: Positive = 1e-6
@@ -193,6 +205,7 @@ class PreferenceSettings(TrainSettings):
     beta: Positive = 0.1
     gamma: Fraction = 0.7
     chosen_nll: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
+    reference: Literal["auto", "cached", "live", "adapter-off"] = "auto"
 
 
 class ExpertSettings(_Section):

@@ -91,6 +91,7 @@ def train_on_pairs(
         beta=settings.beta,
         gamma=settings.gamma,
         chosen_nll=settings.chosen_nll,
+        reference=settings.reference,
         reference_cache=None if reference_cache is None else str(reference_cache),
     )
     return train_preference(load_model(model), pairs, arguments, peft_config=adapter)
@@ -124,6 +125,10 @@ def _arguments(
         "overlong": settings.overlong,
         "chat_template": prompt.chat_template,
         "gradient_checkpointing": settings.gradient_checkpointing,
+        "layout": settings.layout,
+        "head": settings.head,
+        "max_tokens_per_batch": settings.max_tokens_per_batch,
+        "keep_tasks_together": settings.keep_tasks_together,
         "logging_steps": 1,
         "save_strategy": "steps" if settings.checkpoints else "no",
         "save_steps": max(1, math.ceil(steps / (settings.checkpoints + 1))),

@@ -45,6 +45,7 @@ def train_to_end(trainer: TurnTrainer, policy: Policy, save_to: Path | str | Non
         "steps": result.global_step,
         "seconds": round(trainer.seconds, 3),
         "tokens": int(trainer.state.num_input_tokens_seen),
+        "timing": trainer.timing,
         # On a GPU what this training held there; elsewhere what the process has held so far.
         "peak_memory_bytes": torch.cuda.max_memory_allocated() if on_gpu else peak_host_memory(),
         "resumed_from": None if checkpoint is None else int(checkpoint.name.rpartition("-")[2]),

@@ -104,7 +104,8 @@ def train_sft(
 
     Returns:
         The history as JSON: ``log`` (records of the trainer), ``data`` (what became of the rows),
-        ``warnings``, ``steps``, ``seconds``, ``tokens``, ``peak_memory_bytes`` and ``resumed_from`` (a step
+        ``warnings``, ``steps``, ``seconds``, ``tokens``, ``timing`` (seconds of each phase and tokens of this
+        process), ``peak_memory_bytes`` and ``resumed_from`` (a step
         or null).
     """
     trainer = SFTTrainer(

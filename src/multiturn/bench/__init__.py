@@ -1,0 +1,19 @@
+"""Measuring training side by side: this engine, parts of it switched off, the classic way, and TRL."""
+
+from multiturn.bench.measure import Bench, measure, require_figures
+from multiturn.bench.table import markdown
+from multiturn.bench.variants import VARIANTS, Variant
+from multiturn.bench.workloads import WORKLOADS, Workload, from_pairs, generate
+
+__all__ = [
+    "VARIANTS",
+    "WORKLOADS",
+    "Bench",
+    "Variant",
+    "Workload",
+    "from_pairs",
+    "generate",
+    "markdown",
+    "measure",
+    "require_figures",
+]
