@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +16,7 @@ from transformers.masking_utils import sdpa_mask
 
 from multiturn.errors import LayoutError
 from multiturn.models.cascade import cascade_attention
+from multiturn.models.grouped import Group, grouped_attention, groups_of, takes_groups
 from multiturn.models.wrapped import bare_model
 
 if TYPE_CHECKING:
@@ -43,6 +45,11 @@ class ForestPass:
     def __init__(self, forest: PackedForest) -> None:
         self.forest = forest
         self.layers = 0
+
+    @functools.cached_property
+    def groups(self) -> tuple[Group, ...]:
+        """The kernel calls of attention over the forest, for GPUs."""
+        return groups_of(self.forest, self.forest.input_ids.device)
 
     def require_every_layer(self, model: nn.Module) -> None:
         """Check after a forward pass that every layer of the model attended by the forest.
@@ -132,15 +139,19 @@ def _attend(
     if attention_mask is not None and attention_mask.numel() > 1:
         raise LayoutError("packed forests have no attention by a layer's own mask; set `layout: padded`")
     forest.layers += 1
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     scale = float(query.shape[-1] ** -0.5 if scaling is None else scaling)
     layout = forest.forest
-    if sliding_window is None or sliding_window >= layout.depth:
+    whole = sliding_window is None or sliding_window >= layout.depth
+    if whole and takes_groups(query, key, value):
+        output = grouped_attention(query, key, value, forest.groups, scale=scale)
+        return output.transpose(1, 2).contiguous(), None
+    shared = query.shape[1] // key.shape[1]
+    if shared > 1:
+        key, value = key.repeat_interleave(shared, dim=1), value.repeat_interleave(shared, dim=1)
+    if whole:
         output = cascade_attention(query, key, value, layout, scale=scale)
     else:
-        output = _windowed(query, key, value, layout, scale=scale, window=sliding_window)
+        output = _windowed(query, key, value, layout, scale=scale, window=sliding_window or 1)
     return output.transpose(1, 2).contiguous(), None
 
 
@@ -184,16 +195,16 @@ def _obstacle(model: nn.Module) -> str | None:
     config = getattr(bare, "config", None)
     if config is None or not hasattr(bare, "set_attn_implementation"):
         return "it is no transformers model"
-    if not (getattr(bare, "_supports_sdpa", False) and bare._can_set_attn_implementation()):
-        return "its attention does not go through transformers' attention interface"
-    if "position_ids" not in inspect.signature(type(bare).forward).parameters:
-        return "it numbers the positions of its tokens itself"
     text = config.get_text_config()
     other = sorted(set(getattr(text, "layer_types", None) or ()) - _LAYERS)
     if other:
         return f"it has layers of the kind {', '.join(other)}"
     if getattr(text, "attn_logit_softcapping", None):
         return "it caps its attention scores"
+    if not (getattr(bare, "_supports_sdpa", False) and bare._can_set_attn_implementation()):
+        return "its attention does not go through transformers' attention interface"
+    if "position_ids" not in inspect.signature(type(bare).forward).parameters:
+        return "it numbers the positions of its tokens itself"
     if bare.training and any(getattr(text, name, 0.0) for name in ("attention_dropout", "attn_pdrop")):
         return "it has attention dropout; set its attention_dropout to 0"
     return None

@@ -158,7 +158,8 @@ def cascade_attention(
     query, key, value = (_as_kernels_take_it(tensor, widest) for tensor in (query, key, value))
     plan = _Plan(forest, scale, kernel_for(query) if kernel is None else kernel)
     device = query.device.type
-    if torch.is_autocast_enabled(device):  # as for torch's own attention
+    # As for torch's own attention, which leaves float64 alone.
+    if torch.is_autocast_enabled(device) and query.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(device)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     attend: Any = _Cascade.apply

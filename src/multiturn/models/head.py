@@ -74,7 +74,8 @@ def fused_obstacle(model: nn.Module) -> str | None:
     head: Any = bare.get_output_embeddings() if hasattr(bare, "get_output_embeddings") else None
     linear = isinstance(head, nn.Linear) and type(head).forward is nn.Linear.forward
     if not linear or not head.weight.is_floating_point():  # asked every time: an adapter may have come
-        return f"its output head is a {type(head).__name__}, not a plain linear layer"
+        kind = type(head)  # adapters and quantized layers are called Linear, too
+        return f"its output head is a {kind.__module__}.{kind.__name__}, not a plain linear layer"
     if bare not in _verdicts:
         _verdicts[bare] = _does_as_it_says(model, bare, head)
     if not _verdicts[bare]:

@@ -73,7 +73,9 @@ def token_logps(
         ``[U]`` nats, float32 (float64 for float64 inputs).
     """
     device = hidden.device.type
-    compute = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+    compute = weight.dtype
+    if torch.is_autocast_enabled(device) and compute != torch.float64:  # which autocast leaves alone
+        compute = torch.get_autocast_dtype(device)
     if _cuts(hidden, bias, shape, compute):
         return _cut_cross_entropy(hidden.to(compute), weight.to(compute), targets, shape)
     score: Any = _TokenLogps.apply
