@@ -11,13 +11,11 @@ from hypothesis import given, settings
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from multiturn.models.cascade import PlainKernel, cascade_attention
-from multiturn.models.grouped import FlashKernel, grouped_attention, groups_of, takes_groups
+from multiturn.models.grouped import FlashKernel, Group, grouped_attention, groups_of, takes_groups
 from multiturn.tokens import Rendered, plant
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from multiturn.models.grouped import Group
 
 
 class OneByOne:
@@ -124,21 +122,24 @@ def test_as_many_calls_as_levels_by_hand() -> None:
 
 def test_the_kernel_takes_its_arguments() -> None:
     """On tensors that only pretend to be on a GPU: names, order and shapes of what torch is called with."""
-    forest = plant(
-        [
-            Rendered(token_ids=(0, 1, 2, 3), turns=(-1, 0, 0, 0), num_turns=1),
-            Rendered(token_ids=(0, 1, 5), turns=(-1, 0, 0), num_turns=1),
-        ]
-    )
-    tokens = len(forest.input_ids)
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        groups = groups_of(forest, "cuda")
+    tokens = 5
+    with FakeTensorMode():
+        ends = torch.empty(3, dtype=torch.int32, device="cuda")
+        group = Group(
+            queries=None,
+            keys=None,
+            query_ends=ends,
+            key_ends=ends,
+            most_queries=3,
+            most_keys=3,
+            causal=True,
+        )
         query = torch.empty(tokens, 4, 64, dtype=torch.bfloat16, device="cuda")
         key = torch.empty(tokens, 2, 64, dtype=torch.bfloat16, device="cuda")
-        output, lse = FlashKernel().forward(query, key, key, groups[0], 0.125)
+        output, lse = FlashKernel().forward(query, key, key, group, 0.125)
         assert output.shape == query.shape
         assert (tuple(lse.shape), lse.dtype) == ((4, tokens), torch.float32)
-        shares = FlashKernel().backward(output, (query, key, key, output), lse, groups[0], 0.125)
+        shares = FlashKernel().backward(output, (query, key, key, output), lse, group, 0.125)
         assert [tuple(share.shape) for share in shares] == [(tokens, 4, 64), (tokens, 2, 64), (tokens, 2, 64)]
 
 

@@ -269,4 +269,4 @@ def _ends(ranges: Sequence[tuple[int, int]], device: torch.device | str) -> Tens
 
 
 def _int32(values: Sequence[int], device: torch.device | str) -> Tensor:
-    return torch.tensor(values, dtype=torch.int32, device=device)
+    return torch.tensor(values, dtype=torch.int32).to(device)
