@@ -1,11 +1,12 @@
 """Measuring training side by side: this engine, parts of it switched off, the classic way, and TRL."""
 
-from multiturn.bench.measure import Bench, measure, require_figures
+from multiturn.bench.measuring import Bench, measure, require_figures
 from multiturn.bench.table import markdown
 from multiturn.bench.variants import VARIANTS, Variant
-from multiturn.bench.workloads import WORKLOADS, Workload, from_pairs, generate
+from multiturn.bench.workloads import USUAL, WORKLOADS, Workload, from_pairs, generate
 
 __all__ = [
+    "USUAL",
     "VARIANTS",
     "WORKLOADS",
     "Bench",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from multiturn.bench.variants import CLASSIC, OURS, VARIANTS
 
 if TYPE_CHECKING:
-    from multiturn.bench.measure import Bench, Measured
+    from multiturn.bench.measuring import Bench, Measured
 
 __all__ = ["markdown"]
 

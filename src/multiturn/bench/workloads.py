@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["WORKLOADS", "Shape", "Workload", "from_pairs", "generate", "read_workload", "write_workload"]
+__all__ = [
+    "USUAL",
+    "WORKLOADS",
+    "Shape",
+    "Workload",
+    "from_pairs",
+    "generate",
+    "read_workload",
+    "write_workload",
+]
 
 FIRST_ID: Final = 100
 """Random tokens are drawn from here on, clear of special tokens."""
@@ -77,6 +86,30 @@ WORKLOADS: Final[Mapping[str, Shape]] = MappingProxyType(
             pairs_per_pass=1,
             max_tokens=7168,
         ),
+        "long-8k": Shape(
+            tasks=4,
+            rejected=1,
+            common=1200,
+            task=120,
+            turns=(46, 54),
+            action=(25, 55),
+            observation=(60, 130),
+            fork=(0, 15),
+            pairs_per_pass=1,
+            max_tokens=32768,
+        ),
+        "long-16k": Shape(
+            tasks=2,
+            rejected=1,
+            common=1200,
+            task=120,
+            turns=(106, 114),
+            action=(25, 55),
+            observation=(60, 130),
+            fork=(0, 35),
+            pairs_per_pass=1,
+            max_tokens=32768,
+        ),
         "one-against-four": Shape(
             tasks=1,
             rejected=4,
@@ -92,6 +125,9 @@ WORKLOADS: Final[Mapping[str, Shape]] = MappingProxyType(
     }
 )
 """The built-in workloads. An optimizer step trains on all pairs of one."""
+
+USUAL: Final = ("short", "long", "one-against-four")
+"""Those that a machine without a GPU can be asked to measure."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

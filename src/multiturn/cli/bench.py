@@ -18,7 +18,9 @@ def bench(
     workloads: Annotated[
         list[str] | None,
         typer.Option(
-            "--workload", "-w", help="short, long, one-against-four; may be given often. All of them."
+            "--workload",
+            "-w",
+            help="short, long, one-against-four (these without it), long-8k, long-16k. Repeatable.",
         ),
     ] = None,
     *,
@@ -59,15 +61,14 @@ def bench(
     """
     import dataclasses
 
-    from multiturn.bench import VARIANTS, WORKLOADS, generate, markdown, measure, require_figures
+    from multiturn.bench import USUAL, VARIANTS, generate, markdown, measure, require_figures
     from multiturn.files import whole_file
 
     if pairs is not None:
         chosen = [_own(pairs, count, model, chat_template)]
     else:
         chosen = [
-            generate(name, vocabulary=512 if model == "random-tiny" else 32000)
-            for name in workloads or WORKLOADS
+            generate(name, vocabulary=512 if model == "random-tiny" else 32000) for name in workloads or USUAL
         ]
     if max_tokens is not None:
         chosen = [dataclasses.replace(workload, max_tokens=max_tokens) for workload in chosen]
