@@ -102,7 +102,7 @@ def test_gradient_checkpointing_changes_nothing() -> None:
         torch.testing.assert_close(got[name], gradient, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.skipif(not logps._slices_by_mask(), reason="this transformers takes the same places of every row")
+@pytest.mark.skipif(not logps._slices_by_mask(), reason="takes the same places of every row")
 def test_only_scored_rows_meet_the_output_head() -> None:
     model = llama()
     seen = []
