@@ -107,10 +107,13 @@ def _installed(variants: list[str]) -> list[str]:
 def _own(path: Path, count: int, model: str, chat_template: str) -> "Workload":
     """The first pairs of a file, as the model's template writes them."""
     from multiturn.bench import from_pairs
+    from multiturn.bench.worker import RANDOM_MODELS
     from multiturn.jsonl import read_pairs
     from multiturn.models import load_policy
+    from multiturn.models.load import DEFAULT_MODEL
     from multiturn.tokens import Renderer
     from multiturn.training import render_pairs
 
-    rows = render_pairs(read_pairs(path), Renderer(load_policy(model).tokenizer, chat_template=chat_template))
+    name = DEFAULT_MODEL if model in RANDOM_MODELS else model
+    rows = render_pairs(read_pairs(path), Renderer(load_policy(name).tokenizer, chat_template=chat_template))
     return from_pairs(path.stem, rows.rows[:count])
