@@ -14,6 +14,7 @@ LAYERS = (
     "errors",
     "files",
     "memory",
+    "launch",
     "trajectory",
     "jsonl",
     "progress",
@@ -30,6 +31,7 @@ LAYERS = (
     "pipeline",
     "bench",
     "cli",
+    "__main__",
 )
 PACKAGE = Path(multiturn.__file__).parent
 PURE = ("objective", "pairs", "evaluation")

@@ -8,7 +8,8 @@ Use::
             bar.advance(note="loss 0.21")
 
 The first line shows at once, so that nobody wonders whether anything happens. Set ``MULTITURN_PROGRESS``
-to ``plain`` (lines even on a terminal) or ``off`` (nothing); the default is ``auto``.
+to ``plain`` (lines even on a terminal) or ``off`` (nothing); the default is ``auto``. Of several processes
+that work together only the first shows anything.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as EtaColumn
+
+from multiturn.launch import process_index
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -60,7 +63,7 @@ def progress(
         A context manager that yields the bar.
     """
     mode = os.environ.get("MULTITURN_PROGRESS", "auto")
-    if quiet or mode == "off":
+    if quiet or mode == "off" or process_index() > 0:
         return contextlib.nullcontext(_Silent())
     if mode != "plain" and sys.stderr.isatty():
         return _live(label, total, done)
@@ -84,7 +87,8 @@ def tell(line: str, *, quiet: bool = False) -> None:
         line: The line.
         quiet: Write nothing.
     """
-    if not quiet and os.environ.get("MULTITURN_PROGRESS", "auto") != "off":
+    off = quiet or os.environ.get("MULTITURN_PROGRESS", "auto") == "off" or process_index() > 0
+    if not off:
         sys.stderr.write(f"{line}\n")
 
 

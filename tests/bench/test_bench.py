@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,6 +21,7 @@ from multiturn.bench import (
     measure,
     measuring,
     require_figures,
+    worker,
 )
 from multiturn.bench.measuring import Measured
 from multiturn.bench.worker import matmul_ceiling, run_job
@@ -27,9 +30,6 @@ from multiturn.cli.app import app
 from multiturn.errors import ConfigError, DataError, MultiturnError
 from multiturn.tokens import Rendered, forest_size
 from multiturn.training.data import RenderedPair
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def _row(*ids: int) -> Rendered:
@@ -59,6 +59,10 @@ def test_generated_workloads_have_their_shape(name: str) -> None:
     if shape.rejected > 1:
         assert len({pair.chosen for pair in workload.pairs}) == shape.tasks
     assert max(max(s.token_ids) for s in workload.sequences) < 32000
+    folded = workload.within(512)
+    assert max(max(s.token_ids) for s in folded.sequences) < 512
+    assert folded.facts()["unique_tokens"] == pytest.approx(workload.facts()["unique_tokens"], rel=0.001)
+    assert workload.within(32000) == workload
 
 
 def test_the_long_workload_is_long() -> None:
@@ -135,7 +139,8 @@ def test_the_classic_way_computes_the_same_loss(tmp_path: Path, monkeypatch: pyt
 
 def test_pairs_that_do_not_divide(tmp_path: Path) -> None:
     workload = from_pairs("odd", [*_tiny().pairs, _tiny().pairs[0]], pairs_per_pass=2)
-    write_workload(workload, tmp_path / "w.json")
+    assert workload.pairs_per_pass == 1
+    write_workload(dataclasses.replace(workload, pairs_per_pass=2), tmp_path / "w.json")
     job = {"variant": "classic", "workload": str(tmp_path / "w.json"), "model": "random-tiny"}
     with pytest.raises(ConfigError, match="3 pairs cannot be run 2 at a time"):
         run_job({**job, "precision": "fp32", "steps": 1})
@@ -148,12 +153,12 @@ def test_the_ceiling_is_a_speed() -> None:
 def test_rounds_turn_the_order_and_failures_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     jobs: list[str | None] = []
 
-    def run(job: dict[str, Any], folder: Path) -> dict[str, Any]:
+    def run(job: dict[str, Any], folder: Path, timeout: float | None) -> dict[str, Any]:
         jobs.append(job["variant"])
         if job["variant"] is None:
             return {"flops": 1e12}
         if job["variant"] == "no cache":
-            return {"error": "RuntimeError: it | broke"}
+            return {"error": "RuntimeError: it | broke\n\x1b[31mbadly"}
         seconds = {"multiturn": [1.0, 3.0], "classic": [8.0, 8.0]}[job["variant"]]
         return {
             "seconds": seconds,
@@ -167,14 +172,86 @@ def test_rounds_turn_the_order_and_failures_are_told(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(measuring, "_run", run)
     bench = measure([_tiny()], ["multiturn", "classic", "no cache"], model="m", rounds=2)
-    assert jobs == [None, "multiturn", "classic", "no cache", None, "classic", "no cache", "multiturn"]
+    # What failed is not run again.
+    assert jobs == [None, "multiturn", "classic", "no cache", None, "classic", "multiturn"]
     table = markdown(bench)
     # The median of 1, 3, 1, 3 is 2, so one pair a second; the classic way takes four times as long.
-    assert "| multiturn | 2.00 | 1.00 | 6 | 1.00 | 0% | 1.00x | 1.00x |" in table
-    assert "| classic | 8.00 | 0.25 | 2 | 2.00 | 0% | 4.00x | 0.50x |" in table
-    assert "| no cache | failed: RuntimeError: it / broke |" in table
+    assert "| multiturn | 5.0 | 2.00 | 1.00 | 6 | 1.00 | 0% | 1.00x | 1.00x |" in table
+    assert "| classic | 5.0 | 8.00 | 0.25 | 2 | 2.00 | 0% | 4.00x | 0.50x |" in table
+    assert "| no cache | failed: RuntimeError: it / broke ⟨U+001B⟩[31mbadly |" in table
     assert "12 tokens of which 6 are unique (50% shared)" in table
     json.dumps(bench.to_json())
+
+
+def _instant(job: dict[str, Any], *_: Any) -> dict[str, Any]:
+    """What a job that takes no time would answer, on a machine whose matrix products fail."""
+    if job["variant"] is None:
+        return {"error": "no"}
+    figures = {"seconds": [1.0], "peak_memory_bytes": 2**30, "setup_seconds": 5.0}
+    return {**figures, "weights": 100, "layers": 2, "width": 8, "device": "cpu"}
+
+
+@pytest.mark.parametrize("name", ["job", "result", "a/b"])
+def test_any_name_of_a_workload_will_do(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of pairs may be called like a file of ours."""
+
+    def run(job: dict[str, Any], folder: Path, timeout: float | None) -> dict[str, Any]:
+        (folder / "job.json").write_text("")
+        (folder / "result.json").write_text("")
+        if job["variant"] is not None:
+            assert read_workload(Path(job["workload"])).name == name
+        return _instant(job)
+
+    monkeypatch.setattr(measuring, "_run", run)
+    bench = measure([dataclasses.replace(_tiny(), name=name)], ["classic"], model="m", rounds=1)
+    assert not bench.measured[0].error
+    assert bench.ceiling == ()
+    assert "TFLOP/s" not in markdown(bench)
+
+
+def test_an_interruption_leaves_the_finished_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs: list[str | None] = []
+
+    def run(job: dict[str, Any], *_: Any) -> dict[str, Any]:
+        jobs.append(job["variant"])
+        if len(jobs) == 5:
+            raise KeyboardInterrupt
+        return _instant(job)
+
+    monkeypatch.setattr(measuring, "_run", run)
+    arguments = ["bench", "-w", "one-against-four", "-m", "random-tiny", "--rounds", "3"]
+    more = ["--variant", "classic", "--output", str(tmp_path / "figures")]
+    result = CliRunner().invoke(app, [*arguments, *more])
+    assert result.exit_code != 0
+    assert "2 rounds of 2 steps" in result.output
+    assert "| classic | 5.0 | 1.00 |" in result.output
+    assert json.loads((tmp_path / "figures.json").read_text())["settings"]["rounds"] == 2
+
+
+def test_a_run_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
+    error = measuring._run({"variant": None, "precision": "fp32"}, tmp_path, timeout=0.2)["error"]
+    assert error == "was stopped after 0.2 s; allow more time, or fewer steps"
+
+
+def test_a_job_tells_why_it_failed(tmp_path: Path) -> None:
+    """The whole message of what was raised, not the last line of a traceback."""
+    write_workload(dataclasses.replace(_tiny(), pairs_per_pass=3), tmp_path / "w.json")
+    job = {"variant": "no such", "workload": str(tmp_path / "w.json"), "model": "random-tiny"}
+    (tmp_path / "job.json").write_text(json.dumps({**job, "precision": "fp32", "steps": 1}))
+    worker.main([str(tmp_path / "job.json"), str(tmp_path / "result.json")])
+    assert json.loads((tmp_path / "result.json").read_text()) == {"error": "KeyError: 'no such'"}
+
+
+def test_pairs_or_workloads(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["bench", "-w", "short", "--pairs", str(tmp_path / "p.jsonl")])
+    assert isinstance(result.exception, ConfigError)
+    assert "give one of them" in str(result.exception)
+
+
+@pytest.mark.parametrize(("workloads", "variants", "rounds"), [(0, 1, 1), (1, 0, 1), (1, 1, 0)])
+def test_nothing_to_measure(workloads: int, variants: int, rounds: int) -> None:
+    with pytest.raises(ConfigError, match="there is nothing to measure"):
+        measure([_tiny()] * workloads, ["classic"] * variants, model="m", rounds=rounds)
 
 
 def test_nothing_measured_is_an_error() -> None:

@@ -15,8 +15,8 @@ from torch import Tensor
 from multiturn.models.cascade import FusedKernel, Kernel, PlainKernel, cascade_attention, kernel_for
 from multiturn.tokens import PackedForest, Rendered, plant
 
-KERNELS: list[Kernel] = [FusedKernel(), PlainKernel()]
-kernels = pytest.mark.parametrize("kernel", KERNELS, ids=["fused", "plain"])
+KERNELS: list[Kernel] = [FusedKernel(), PlainKernel(), PlainKernel(most_keys=2)]
+kernels = pytest.mark.parametrize("kernel", KERNELS, ids=["fused", "plain", "plain, few keys"])
 SCALE = 0.7
 
 
@@ -206,3 +206,19 @@ def test_gradients_of_gradients_are_refused() -> None:
     (gradient,) = torch.autograd.grad(output.square().sum(), tensors.query, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         torch.autograd.backward(gradient.sum())
+
+
+def test_plain_attention_over_a_long_conversation_holds_no_square_of_scores() -> None:
+    widest = 0
+
+    class Watched(PlainKernel):
+        def forward(
+            self, query: Tensor, key: Tensor, value: Tensor, *, causal: bool, scale: float
+        ) -> tuple[Tensor, Tensor]:
+            nonlocal widest
+            widest = max(widest, key.shape[2])
+            return super().forward(query, key, value, causal=causal, scale=scale)
+
+    forest = plant([row(*range(1500)), row(*range(1200), 7)])
+    cascade_attention(*inputs(forest, size=2), forest, scale=SCALE, kernel=Watched())
+    assert widest == 512

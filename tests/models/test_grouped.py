@@ -10,6 +10,7 @@ from forest_samples import families
 from hypothesis import given, settings
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from multiturn.models import grouped
 from multiturn.models.cascade import PlainKernel, cascade_attention
 from multiturn.models.grouped import FlashKernel, Group, grouped_attention, groups_of, takes_groups
 from multiturn.tokens import Rendered, plant
@@ -143,7 +144,8 @@ def test_the_kernel_takes_its_arguments() -> None:
         assert [tuple(share.shape) for share in shares] == [(tokens, 4, 64), (tokens, 2, 64), (tokens, 2, 64)]
 
 
-def test_which_attention_takes_groups() -> None:
+def test_which_attention_takes_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grouped, "_has_flash", lambda device: True)
     with FakeTensorMode():
         half = torch.empty(1, 4, 3, 64, dtype=torch.bfloat16, device="cuda")
         key = torch.empty(1, 2, 3, 64, dtype=torch.bfloat16, device="cuda")
@@ -151,8 +153,19 @@ def test_which_attention_takes_groups() -> None:
         assert takes_groups(half, key, key)
         assert not takes_groups(half.float(), key.float(), key.float())
         assert not takes_groups(half, key, odd)
+        # A GPU before Ampere, where the kernel would raise.
+        monkeypatch.setattr(grouped, "_has_flash", lambda device: False)
+        assert not takes_groups(half, key, key)
     on_cpu = torch.empty(1, 2, 3, 64, dtype=torch.bfloat16)
     assert not takes_groups(on_cpu, on_cpu, on_cpu)
+
+
+def test_flash_attention_needs_ampere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: True)
+    for index, (capability, runs) in enumerate([((7, 5), False), ((8, 0), True), ((9, 0), True)]):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
+        assert grouped._has_flash.__wrapped__(torch.device("cuda", index)) is runs
 
 
 @pytest.mark.gpu

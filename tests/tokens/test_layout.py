@@ -94,6 +94,7 @@ def test_an_example_worked_by_hand() -> None:
     assert forest.depth == 5
     assert forest.path(forest.segments[3]) == [forest.segments[1], forest.segments[3]]
     assert forest_size(rows) == 9
+    assert forest_size([]) == forest_size([], share=False) == 0
 
 
 def test_the_last_token_before_a_fork_predicts_several() -> None:

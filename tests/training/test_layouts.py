@@ -138,7 +138,7 @@ def test_a_layout_that_computes_something_else_is_given_up_loudly(
     from multiturn.models import cascade
 
     own_segments = cascade._parts
-    monkeypatch.setattr(cascade, "_parts", lambda forest: [p for p in own_segments(forest) if p.causal])
+    monkeypatch.setattr(cascade, "_parts", lambda *seen: [p for p in own_segments(*seen) if p.causal])
     with caplog.at_level(logging.WARNING):
         result = _train(tmp_path)
     assert result["trainer"].forwards.layout == "padded"

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["CLASSIC", "OURS", "VARIANTS", "Variant"]
+__all__ = ["OURS", "VARIANTS", "Variant", "installed_variants"]
 
 OURS: Final = "multiturn"
-CLASSIC: Final = "classic"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,17 +51,21 @@ VARIANTS: Final[Mapping[str, Variant]] = MappingProxyType(
         "no packing": _ours("padded rows of like length, so nothing is shared either", layout="padded"),
         "no fused head": _ours("the model's own logits at the scored places", head="logits"),
         "no cache": _ours("the reference runs at every step", reference="live"),
-        CLASSIC: Variant(
+        "classic": Variant(
             engine="classic",
             meaning="padded rows, live reference, logits of every place",
             settings={"layout": "padded", "reference": "live"},
         ),
-        "TRL": Variant(
-            engine="trl", meaning="TRL's DPOTrainer: fused head, precomputed reference", settings={}
-        ),
+        "TRL": Variant(engine="trl", meaning="TRL's DPOTrainer: fused head, precomputed reference"),
         "TRL, 1 pair": Variant(
-            engine="trl", meaning="the same, one pair a pass: less padding", settings={}, pairs_per_pass=1
+            engine="trl", meaning="the same, one pair a pass: less padding", pairs_per_pass=1
         ),
     }
 )
 """Every variant by name; the first is what the others are compared with."""
+
+
+def installed_variants() -> list[str]:
+    """The variants that can run here: TRL's only where it is installed."""
+    there = all(importlib.util.find_spec(package) is not None for package in ("trl", "datasets"))
+    return [name for name, variant in VARIANTS.items() if there or variant.engine != "trl"]

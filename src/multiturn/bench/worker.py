@@ -6,7 +6,7 @@ Called as ``python -m multiturn.bench.worker JOB RESULT`` with two paths of JSON
 from __future__ import annotations
 
 import contextlib
-import functools
+import itertools
 import json
 import sys
 import tempfile
@@ -22,6 +22,7 @@ from multiturn.bench.workloads import Workload, read_workload
 from multiturn.errors import ConfigError, MultiturnError
 from multiturn.memory import peak_host_memory
 from multiturn.models import load_policy, scratch_policy
+from multiturn.tokens import NO_TURN
 from multiturn.training import DataReport, DMPOConfig, DMPOTrainer, RenderedRows
 from multiturn.training.forwards import Forwards
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from multiturn.bench.variants import Variant
     from multiturn.training.batch import MicroBatch
+    from multiturn.training.data import RenderedPair
 
 __all__ = ["RANDOM_MODELS", "matmul_ceiling", "run_job"]
 
@@ -81,45 +83,51 @@ def run_job(job: dict[str, Any]) -> dict[str, Any]:
             after one that is not, ``threads`` (or null), ``gradient_checkpointing``.
 
     Returns:
-        ``seconds`` of each timed step, ``setup_seconds`` until the first step ended, ``peak_memory_bytes``,
-        ``weights``, ``layers``, ``width`` of the model.
+        ``seconds`` of each timed step, ``setup_seconds`` from the loaded model to the end of the first step,
+        ``peak_memory_bytes``, ``device``, and ``weights``, ``layers``, ``width`` of the model.
+
+    Raises:
+        ConfigError: The workload's pairs cannot be split into passes of its size.
+        MultiturnError: TRL is to be measured and not installed.
     """
     if job.get("threads"):
         torch.set_num_threads(job["threads"])
     variant = VARIANTS[job["variant"]]
-    workload = read_workload(Path(job["workload"]))
     model, tokenizer = _model(job["model"])
+    workload = read_workload(Path(job["workload"])).within(len(model.get_input_embeddings().weight))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     synchronize = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     ends = _StepEnds(synchronize)
     with tempfile.TemporaryDirectory() as folder:
         options = _options(job, variant, workload, folder)
-        make = _trl_trainer if variant.engine == "trl" else _own_trainer
-        trainer = make(variant, workload, model, tokenizer, options, [ends])
+        make = _trl_maker() if variant.engine == "trl" else _own_trainer
+        # TRL runs its reference while its trainer is made, this project's when it trains: both count.
         started = time.perf_counter()
-        trainer.train()
-    seconds = [after - before for before, after in zip(ends.times, ends.times[1:], strict=False)]
+        make(variant, workload, model, tokenizer, options, [ends]).train()
     on_gpu = device.type == "cuda"
+    config = model.config.get_text_config()
     return {
-        "seconds": seconds,
+        "seconds": [after - before for before, after in itertools.pairwise(ends.times)],
         "setup_seconds": ends.times[0] - started,
         "peak_memory_bytes": torch.cuda.max_memory_allocated() if on_gpu else peak_host_memory(),
         "weights": sum(p.numel() for p in model.parameters()),
-        "layers": model.config.num_hidden_layers,
-        "width": model.config.num_attention_heads * _head_dim(model.config),
+        "layers": config.num_hidden_layers,
+        "width": config.num_attention_heads * _head_dim(config),
         "device": torch.cuda.get_device_name() if on_gpu else "cpu",
     }
 
 
-def matmul_ceiling(precision: str, *, size: int = 2048, repeats: int = 5) -> float:
+def matmul_ceiling(precision: str, *, size: int | None = None, repeats: int = 5) -> float:
     """The fastest of a few large matrix products here, in FLOP/s.
 
     Args:
         precision: ``bf16`` or ``fp32``.
-        size: Rows and columns of the factors.
+        size: Rows and columns of the factors; None takes enough to keep the device busy.
         repeats: How many products are timed, after one that is not.
     """
     on_gpu = torch.cuda.is_available()
+    if size is None:  # on a large GPU 2048 take hardly longer than the launch
+        size = 8192 if on_gpu else 2048
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     factor = torch.randn(size, size, dtype=dtype, device="cuda" if on_gpu else "cpu")
     best = float("inf")
@@ -181,10 +189,8 @@ def _own_trainer(
     return trainer
 
 
-def _trl_trainer(
-    variant: Variant, workload: Workload, model: Any, tokenizer: Any, options: dict[str, Any], callbacks: Any
-) -> Any:
-    """TRL's trainer on the same tokens; what stands after the prompt counts, as it does there."""
+def _trl_maker() -> Callable[..., Any]:
+    """Makes TRL's trainer on the same tokens; what stands after the prompt counts, as it does there."""
     try:
         from datasets import Dataset
         from trl.trainer.dpo_config import DPOConfig
@@ -198,24 +204,33 @@ def _trl_trainer(
         def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
             return dataset
 
-    rows = []
-    for pair in workload.pairs:
-        start = next(i for i, turn in enumerate(pair.chosen.turns) if turn >= 0)
-        rows.append(
-            {
-                "prompt_ids": list(pair.chosen.token_ids[:start]),
-                "chosen_ids": list(pair.chosen.token_ids[start:]),
-                "rejected_ids": list(pair.rejected.token_ids[start:]),
-            }
+    def make(
+        variant: Variant,
+        workload: Workload,
+        model: Any,
+        tokenizer: Any,
+        options: dict[str, Any],
+        callbacks: Any,
+    ) -> Any:
+        args = DPOConfig(**options, **variant.settings, precompute_ref_log_probs=True, max_length=None)
+        return PretokenizedTrainer(
+            model,
+            args=args,
+            train_dataset=Dataset.from_list([_trl_row(pair) for pair in workload.pairs]),
+            processing_class=tokenizer,
+            callbacks=callbacks,
         )
-    args = DPOConfig(**options, **variant.settings, precompute_ref_log_probs=True, max_length=None)
-    return PretokenizedTrainer(
-        model,
-        args=args,
-        train_dataset=Dataset.from_list(rows),
-        processing_class=tokenizer,
-        callbacks=callbacks,
-    )
+
+    return make
+
+
+def _trl_row(pair: RenderedPair) -> dict[str, list[int]]:
+    start = next(i for i, turn in enumerate(pair.chosen.turns) if turn != NO_TURN)
+    return {
+        "prompt_ids": list(pair.chosen.token_ids[:start]),
+        "chosen_ids": list(pair.chosen.token_ids[start:]),
+        "rejected_ids": list(pair.rejected.token_ids[start:]),
+    }
 
 
 def _head_dim(config: Any) -> int:
@@ -223,14 +238,17 @@ def _head_dim(config: Any) -> int:
 
 
 def main(arguments: list[str]) -> None:
-    """Read the job, run it, write the result."""
+    """Read the job, run it, write the result or why there is none."""
     job_path, result_path = map(Path, arguments)
     job = json.loads(job_path.read_text(encoding="utf-8"))
-    run: Callable[[], dict[str, Any]] = functools.partial(run_job, job)
-    if job["variant"] is None:
-        run = functools.partial(_ceiling_job, job)
-    with contextlib.redirect_stdout(sys.stderr):
-        result = run()
+    run = _ceiling_job if job["variant"] is None else run_job
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            result = run(job)
+    except MultiturnError as error:
+        result = {"error": str(error)}
+    except Exception as error:  # noqa: BLE001 - whatever stops a trainer is this variant's result
+        result = {"error": f"{type(error).__name__}: {error}"}
     result_path.write_text(json.dumps(result), encoding="utf-8")
 
 

@@ -29,6 +29,8 @@ __all__ = [
 
 FIRST_ID: Final = 100
 """Random tokens are drawn from here on, clear of special tokens."""
+LAST_ID: Final = 32000
+"""They are below it; most models know as many."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +153,18 @@ class Workload:
         """Both sides of every pair."""
         return [sequence for pair in self.pairs for sequence in pair.sequences]
 
+    def within(self, vocabulary: int) -> Workload:
+        """The same with every token id below `vocabulary`; prefixes that are shared stay shared."""
+
+        def fold(rendered: Rendered) -> Rendered:
+            return dataclasses.replace(rendered, token_ids=tuple(i % vocabulary for i in rendered.token_ids))
+
+        folded = (
+            dataclasses.replace(pair, chosen=fold(pair.chosen), rejected=fold(pair.rejected))
+            for pair in self.pairs
+        )
+        return dataclasses.replace(self, pairs=tuple(folded))
+
     def facts(self) -> dict[str, Any]:
         """What is in it: pairs, tokens, tokens that are left when shared prefixes count once, and more."""
         sequences = self.sequences
@@ -167,13 +181,12 @@ class Workload:
         }
 
 
-def generate(name: str, *, seed: int = 0, vocabulary: int = 32000) -> Workload:
+def generate(name: str, *, seed: int = 0) -> Workload:
     """A built-in workload with random tokens, the same for the same seed.
 
     Args:
         name: A name in `WORKLOADS`.
         seed: Seeds the draws.
-        vocabulary: Tokens are below it.
 
     Raises:
         ConfigError: There is no such workload.
@@ -184,7 +197,7 @@ def generate(name: str, *, seed: int = 0, vocabulary: int = 32000) -> Workload:
     draw = random.Random(seed)  # noqa: S311 - nothing secret is drawn
 
     def tokens(count: int) -> list[int]:
-        return [draw.randrange(FIRST_ID, vocabulary) for _ in range(count)]
+        return [draw.randrange(FIRST_ID, LAST_ID) for _ in range(count)]
 
     def turn() -> tuple[list[int], list[int]]:
         return tokens(draw.randint(*shape.action)), tokens(draw.randint(*shape.observation))
@@ -213,8 +226,9 @@ def generate(name: str, *, seed: int = 0, vocabulary: int = 32000) -> Workload:
 def from_pairs(
     name: str, pairs: Sequence[RenderedPair], *, pairs_per_pass: int = 4, max_tokens: int = 2048
 ) -> Workload:
-    """A workload of given pairs."""
-    return Workload(name=name, pairs=tuple(pairs), pairs_per_pass=pairs_per_pass, max_tokens=max_tokens)
+    """A workload of given pairs; where `pairs_per_pass` does not divide their number, fewer make a pass."""
+    each = next(n for n in range(pairs_per_pass, 0, -1) if len(pairs) % n == 0)
+    return Workload(name=name, pairs=tuple(pairs), pairs_per_pass=each, max_tokens=max_tokens)
 
 
 def write_workload(workload: Workload, path: Path) -> None:

@@ -7,6 +7,8 @@ import io
 import os
 import sys
 
+from multiturn.launch import process_count, process_index
+
 __all__ = ["main"]
 
 # glibc's mallopt options.
@@ -23,12 +25,27 @@ def main() -> None:
     # The progress shown is our own; transformers reports its own loading, saving and file-system findings.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if process_count() > 1:  # every one of them would warn of how DDP goes about its work
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     _keep_freed_memory()
     _print_what_can_be_printed()
+    if process_index() > 0:  # one of several processes prints
+        sys.stdout = io.StringIO()
 
     from multiturn.cli.app import run_app
 
-    sys.exit(run_app(sys.argv[1:]))
+    code = run_app(sys.argv[1:])
+    if code == 0 and process_count() > 1:
+        _part()
+    sys.exit(code)
+
+
+def _part() -> None:
+    """Leave the group of processes that work together; torch complains where one just ends."""
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def _print_what_can_be_printed() -> None:

@@ -12,7 +12,8 @@ from rich.logging import RichHandler
 
 import multiturn
 from multiturn.cli import bench, env, evaluate, pairs, report, rollout, run, sft, train
-from multiturn.errors import MultiturnError
+from multiturn.errors import ConfigError, MultiturnError
+from multiturn.launch import process_count, process_index
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,8 +52,13 @@ def _show_version(value: bool) -> None:  # noqa: FBT001 - the signature typer ca
         raise typer.Exit
 
 
+TOGETHER = ("sft", "train")
+"""Verbs that several processes may work on together."""
+
+
 @app.callback()
 def _options(
+    context: typer.Context,
     *,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show debugging messages.")] = False,
     version: Annotated[
@@ -61,8 +67,14 @@ def _options(
     ] = False,
 ) -> None:
     del version  # handled by its callback
+    if process_count() > 1 and context.invoked_subcommand not in TOGETHER:
+        raise ConfigError(
+            f"`multiturn {context.invoked_subcommand}` runs in one process, and a launcher has started "
+            f"{process_count()}; start it without one ({' and '.join(TOGETHER)} train with several)"
+        )
+    level = logging.DEBUG if verbose else logging.WARNING
     logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.WARNING,
+        level=logging.ERROR if process_index() > 0 else level,
         format="%(message)s",
         handlers=[RichHandler(console=Console(stderr=True), show_time=False, show_path=False)],
     )
@@ -70,6 +82,11 @@ def _options(
 
 class _InterruptedByUser(BaseException):
     """Ctrl-C. Not KeyboardInterrupt, which typer would turn into an exit code of its own."""
+
+
+def _error() -> str:
+    """What stands before an error; of several processes it is not always the first that fails."""
+    return "error:" if process_count() == 1 else f"error in process {process_index()}:"
 
 
 def _interrupt(_signal_number: int, _frame: FrameType | None) -> None:
@@ -92,13 +109,13 @@ def run_app(arguments: Sequence[str]) -> int:
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else int(done.code is not None)
     except MultiturnError as error:
-        stderr.print("error:", style="bold red", end=" ")
+        stderr.print(_error(), style="bold red", end=" ")
         stderr.print(str(error), markup=False)
         return error.exit_code
     except OSError as error:
         where = "" if error.filename is None else f"{error.filename}: "
         what = error.strerror or str(error)
-        stderr.print("error:", style="bold red", end=" ")
+        stderr.print(_error(), style="bold red", end=" ")
         stderr.print(f"{where}{what}; check the path, its permissions and the free space", markup=False)
         _LOG.debug("it happened here:", exc_info=error)
         return MultiturnError.exit_code

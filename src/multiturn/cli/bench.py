@@ -1,15 +1,15 @@
 """``multiturn bench``: what training costs here, side by side with other ways."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from multiturn.cli import options
+from multiturn.errors import ConfigError
 
 if TYPE_CHECKING:
-    from multiturn.bench import Workload
+    from multiturn.bench import Bench, Workload
 
 __all__ = ["bench"]
 
@@ -48,60 +48,74 @@ def bench(
     gradient_checkpointing: Annotated[
         bool, typer.Option("--gradient-checkpointing", help="Trade time for memory, in every variant.")
     ] = False,
+    timeout: Annotated[
+        float, typer.Option(min=1.0, help="Seconds for one run; a variant that takes longer has failed.")
+    ] = 7200.0,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write OUTPUT.json and OUTPUT.md as well.")
+        Path | None,
+        typer.Option("--output", "-o", help="Write OUTPUT.json and OUTPUT.md as well, after each round."),
     ] = None,
 ) -> None:
     """Measure training: this engine, its parts switched off in turn, the classic way, and TRL if installed.
 
     Every variant trains on the same pairs with the same model, in a process of its own, in turns. The table
-    gives medians, and this engine's speed and memory against each.
+    gives medians, and this engine's speed and memory against each. Ctrl-C shows the rounds that were
+    finished.
 
     Example: `multiturn bench --workload one-against-four --rounds 3 --output bench`
     """
     import dataclasses
 
-    from multiturn.bench import USUAL, VARIANTS, generate, markdown, measure, require_figures
-    from multiturn.files import whole_file
+    from multiturn.bench import (
+        USUAL,
+        VARIANTS,
+        generate,
+        installed_variants,
+        markdown,
+        measure,
+        require_figures,
+        write_figures,
+    )
 
+    if pairs is not None and workloads:
+        raise ConfigError("--pairs takes the place of --workload; give one of them")
+    if output is not None and not output.name:
+        raise ConfigError(f"--output {output}: is a folder; give the beginning of a file's name")
+    if variants is None:
+        variants = installed_variants()
+        if len(variants) < len(VARIANTS):
+            typer.echo("TRL is not installed, so it is not measured (pip install trl datasets).", err=True)
     if pairs is not None:
         chosen = [_own(pairs, count, model, chat_template)]
     else:
-        chosen = [
-            generate(name, vocabulary=512 if model == "random-tiny" else 32000) for name in workloads or USUAL
-        ]
+        chosen = [generate(name) for name in dict.fromkeys(workloads or USUAL)]
     if max_tokens is not None:
         chosen = [dataclasses.replace(workload, max_tokens=max_tokens) for workload in chosen]
-    result = measure(
-        chosen,
-        variants or _installed(list(VARIANTS)),
-        model=model,
-        precision=precision,
-        rounds=rounds,
-        steps=steps,
-        threads=threads,
-        gradient_checkpointing=gradient_checkpointing,
-    )
-    require_figures(result)
-    table = markdown(result)
-    if output is not None:
-        with whole_file(output.with_name(f"{output.name}.json")) as file:
-            json.dump(result.to_json(), file, indent=1)
-        with whole_file(output.with_name(f"{output.name}.md")) as file:
-            file.write(table)
-    typer.echo(table)
+    finished: Bench | None = None
 
+    def keep(so_far: "Bench") -> None:
+        nonlocal finished
+        finished = so_far
+        if output is not None:
+            write_figures(so_far, output)
 
-def _installed(variants: list[str]) -> list[str]:
-    """Those that can run here: TRL's only where it is installed."""
-    import importlib.util
-
-    from multiturn.bench import VARIANTS
-
-    trl = importlib.util.find_spec("trl") is not None
-    if not trl:
-        typer.echo("TRL is not installed, so it is not measured (pip install trl datasets).", err=True)
-    return [name for name in variants if trl or VARIANTS[name].engine != "trl"]
+    try:
+        figures = measure(
+            chosen,
+            variants,
+            model=model,
+            precision=precision,
+            rounds=rounds,
+            steps=steps,
+            threads=threads,
+            gradient_checkpointing=gradient_checkpointing,
+            timeout=timeout,
+            on_round=keep,
+        )
+    finally:  # an interruption, too
+        if finished is not None:
+            typer.echo(markdown(finished))
+    require_figures(figures)
 
 
 def _own(path: Path, count: int, model: str, chat_template: str) -> "Workload":
@@ -115,5 +129,5 @@ def _own(path: Path, count: int, model: str, chat_template: str) -> "Workload":
     from multiturn.training import render_pairs
 
     name = DEFAULT_MODEL if model in RANDOM_MODELS else model
-    rows = render_pairs(read_pairs(path), Renderer(load_policy(name).tokenizer, chat_template=chat_template))
-    return from_pairs(path.stem, rows.rows[:count])
+    renderer = Renderer(load_policy(name).tokenizer, chat_template=chat_template)
+    return from_pairs(path.stem, render_pairs(read_pairs(path)[:count], renderer).rows)

@@ -67,7 +67,7 @@ class ForestPass:
 
 @contextlib.contextmanager
 def forest_attention(model: nn.Module) -> Iterator[None]:
-    """Let a model take packed forests for a while; padded batches still go through it as ever.
+    """Let a model take packed forests for a while; padded batches still go through it, by SDPA.
 
     The backward pass belongs inside as well: with gradient checkpointing it runs the layers again.
 

@@ -35,7 +35,13 @@ class Part(NamedTuple):
 
 
 class Kernel(Protocol):
-    """One part of an attention; every tensor is ``[1, H, tokens, D]``, a log-sum-exp ``[1, H, tokens]``."""
+    """One part of an attention; every tensor is ``[1, H, tokens, D]``, a log-sum-exp ``[1, H, tokens]``.
+
+    Attributes:
+        most_keys: Keys of a part at most; None for any number.
+    """
+
+    most_keys: int | None
 
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, *, causal: bool, scale: float
@@ -58,7 +64,14 @@ class Kernel(Protocol):
 
 
 class PlainKernel:
-    """Matrix products and a softmax in float32 at least, on any device; holds a part's scores at once."""
+    """Matrix products and a softmax in float32 at least, on any device; holds a part's scores at once.
+
+    Args:
+        most_keys: Keys of a part at most: scores take memory for each of them and each token.
+    """
+
+    def __init__(self, most_keys: int = 512) -> None:
+        self.most_keys: int | None = most_keys
 
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, *, causal: bool, scale: float
@@ -97,6 +110,8 @@ class PlainKernel:
 
 class FusedKernel:
     """The flash attention that torch has for CPUs: float64, float32, bfloat16 and float16."""
+
+    most_keys: int | None = None
 
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, *, causal: bool, scale: float
@@ -183,14 +198,21 @@ class _Plan(NamedTuple):
     kernel: Kernel
 
 
-def _parts(forest: PackedForest) -> Iterator[Part]:
-    """Every segment with itself, then what is below a segment with that segment."""
-    for segment in forest.segments:
-        own = slice(segment.start, segment.end)
-        yield Part(own, own, causal=True)
-    for segment in forest.segments:
-        if segment.below > segment.end:
-            yield Part(slice(segment.end, segment.below), slice(segment.start, segment.end), causal=False)
+def _parts(forest: PackedForest, most_keys: int | None) -> Iterator[Part]:
+    """Every segment with itself, then what is below a segment with that segment.
+
+    A segment of too many keys is taken for several, each below the one before.
+    """
+    pieces = [
+        (start, min(segment.end, start + (most_keys or segment.end)), segment.below)
+        for segment in forest.segments
+        for start in range(segment.start, segment.end, most_keys or segment.end)
+    ]
+    for start, end, _ in pieces:
+        yield Part(slice(start, end), slice(start, end), causal=True)
+    for start, end, below in pieces:
+        if below > end:
+            yield Part(slice(end, below), slice(start, end), causal=False)
 
 
 class _Cascade(torch.autograd.Function):
@@ -201,7 +223,7 @@ class _Cascade(torch.autograd.Function):
         wide = torch.promote_types(query.dtype, torch.float32)
         output = torch.empty(query.shape, dtype=wide, device=query.device)
         lse = torch.empty(query.shape[:3], dtype=wide, device=query.device)
-        for queries, keys, causal in _parts(plan.forest):
+        for queries, keys, causal in _parts(plan.forest, plan.kernel.most_keys):
             part, part_lse = plan.kernel.forward(
                 query[:, :, queries], key[:, :, keys], value[:, :, keys], causal=causal, scale=plan.scale
             )
@@ -223,7 +245,7 @@ class _Cascade(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, output, lse = ctx.saved_tensors
         sums = [torch.zeros(t.shape, dtype=lse.dtype, device=t.device) for t in (query, key, value)]
-        for queries, keys, causal in _parts(ctx.plan.forest):
+        for queries, keys, causal in _parts(ctx.plan.forest, ctx.plan.kernel.most_keys):
             places = (queries, keys, keys)
             with torch.autocast(query.device.type, enabled=False):
                 shares = ctx.plan.kernel.backward(

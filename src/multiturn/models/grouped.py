@@ -8,6 +8,7 @@ another: on a GPU a hundred small launches would cost more than they compute.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
@@ -71,7 +72,7 @@ class GroupKernel(Protocol):
 
 
 class FlashKernel:
-    """The flash attention that torch has for CUDA: float16 and bfloat16, heads of 256 at most."""
+    """The flash attention that torch has for CUDA; `takes_groups` says when it runs."""
 
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, group: Group, scale: float
@@ -193,7 +194,16 @@ def takes_groups(query: Tensor, key: Tensor, value: Tensor) -> bool:
     half = _computed_in(query) in (torch.bfloat16, torch.float16)
     size = query.shape[-1]
     sizes = size == key.shape[-1] == value.shape[-1] and size <= _LARGEST_HEAD and size % 8 == 0
-    return query.is_cuda and half and sizes and query.shape[1] % key.shape[1] == 0
+    return (
+        half and sizes and query.shape[1] % key.shape[1] == 0 and query.is_cuda and _has_flash(query.device)
+    )
+
+
+@functools.cache
+def _has_flash(device: torch.device) -> bool:
+    """Whether torch's flash attention runs on a GPU: NVIDIA's from Ampere on."""
+    built = torch.version.cuda is not None and torch.backends.cuda.is_flash_attention_available()
+    return built and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _computed_in(tensor: Tensor) -> torch.dtype:

@@ -52,12 +52,13 @@ def fused_token_logps(
     bare: Any = bare_model(model)
     head = bare.get_output_embeddings()
     shape = _head_shape(bare)
-    at_once = chunk_rows(head.weight.shape[0]) if rows is None else rows
+    at_once = chunk_rows(head.out_features) if rows is None else rows
 
     def score(hidden: Tensor) -> Tensor:
         states = hidden.reshape(-1, hidden.shape[-1]).index_select(0, sources)
         logps = token_logps(states, head.weight, head.bias, targets, shape=shape, rows=at_once)
-        return logps.view(1, -1, 1)
+        # A copy: FSDP hooks into what a module returns, and a view can lose the hook.
+        return logps.view(1, -1, 1).clone()
 
     with _replaced_head(bare, head, score):
         output = model(**inputs)
@@ -72,10 +73,12 @@ def fused_obstacle(model: nn.Module) -> str | None:
     """
     bare: Any = bare_model(model)
     head: Any = bare.get_output_embeddings() if hasattr(bare, "get_output_embeddings") else None
-    linear = isinstance(head, nn.Linear) and type(head).forward is nn.Linear.forward
-    if not linear or not head.weight.is_floating_point():  # asked every time: an adapter may have come
+    if not (isinstance(head, nn.Linear) and type(head).forward is nn.Linear.forward):
+        # Asked every time: an adapter may have come.
         kind = type(head)  # adapters and quantized layers are called Linear, too
         return f"its output head is a {kind.__module__}.{kind.__name__}, not a plain linear layer"
+    if not head.weight.is_floating_point():
+        return f"the weights of its output head are {head.weight.dtype}, not floating-point numbers"
     if bare not in _verdicts:
         _verdicts[bare] = _does_as_it_says(model, bare, head)
     if not _verdicts[bare]:
@@ -87,7 +90,7 @@ def _does_as_it_says(model: nn.Module, bare: Any, head: nn.Linear) -> bool:
     """Whether a model does to its logits what its settings say, and nothing once they are neutral."""
     device = head.weight.device
     probe = torch.tensor(_PROBE, device=device)
-    ids = torch.arange(len(_PROBE), device=device).unsqueeze(0) % head.weight.shape[0]
+    ids = torch.arange(len(_PROBE), device=device).unsqueeze(0) % head.out_features
     shape = _head_shape(bare)
     outputs = []
     for neutral in (True,) if shape == HeadShape() else (True, False):

@@ -13,7 +13,7 @@ import os
 import time
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -47,7 +47,6 @@ __all__ = [
 ]
 
 _SAVE_EVERY_SECONDS = 15.0
-_KIN: Final = 256  # Conversations among which passes are filled; that takes time with the square of them.
 _FORMAT = "multiturn-reference-1"
 
 
@@ -277,7 +276,7 @@ def reference_turn_logps(
                     cache.put(_finite(unsaved))
                     known |= unsaved
                     unsaved, last_save = {}, time.monotonic()
-                done += len(rows)
+                done = min(done + len(rows), len(missing))  # a pass may repeat conversations
                 if progress is not None:
                     progress(done, len(missing))
     finally:
@@ -305,14 +304,7 @@ def reference_passes(
 
 def _passes(rows: Sequence[Rendered], max_tokens: int, layout: Layout) -> list[list[Rendered]]:
     if layout != "padded":
-        kin = sorted(rows, key=lambda row: row.token_ids)
-        return [
-            passed
-            for start in range(0, len(kin), _KIN)
-            for passed in fill_passes(
-                kin[start : start + _KIN], lambda row: (row,), max_tokens=max_tokens, share=layout == "forest"
-            )
-        ]
+        return fill_passes(rows, lambda row: (row,), max_tokens=max_tokens, share=layout == "forest")
     passes: list[list[Rendered]] = []
     for row in sorted(rows, key=lambda row: -row.scored_length):
         if not passes or (len(passes[-1]) + 1) * passes[-1][0].scored_length > max_tokens:

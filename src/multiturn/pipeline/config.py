@@ -131,8 +131,8 @@ class TrainSettings(_Section):
         layout: ``forest`` (shared prefixes stand once), ``packed``, ``padded``, or ``auto``: a forest where
             the model takes one.
         head: ``fused`` (log-probabilities without logits), ``logits``, or ``auto``.
-        max_tokens_per_batch: Tokens of a forward pass at most, shared ones counted once; it takes the place
-            of ``micro_batch_size``.
+        max_tokens_per_batch: Tokens of a forward pass at most, shared ones counted once, padding not; it
+            takes the place of ``micro_batch_size``.
         keep_tasks_together: Whether rows with the same prompt come in the same optimizer step.
         checkpoints: How many checkpoints are spread over a training, so that a killed one loses little.
     """

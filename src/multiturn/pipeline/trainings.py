@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from multiturn.errors import ConfigError
+from multiturn.launch import process_count
 from multiturn.pipeline.operations import load_model
 from multiturn.training.config import DMPOConfig, SFTConfig
 from multiturn.training.preference import train_preference
@@ -109,14 +111,15 @@ def _arguments(
     settings: TrainSettings, prompt: PromptSettings, precision: str, seed: int, output: Path, *, rows: int
 ) -> dict[str, Any]:
     steps = math.ceil(rows / settings.batch_size) * settings.epochs
+    at_once, passes = _split(settings)
     return {
         "output_dir": str(output),
         "seed": seed,
         "bf16": precision == "bf16",
         "learning_rate": settings.learning_rate,
         "num_train_epochs": settings.epochs,
-        "per_device_train_batch_size": settings.rows_at_once,
-        "gradient_accumulation_steps": settings.batch_size // settings.rows_at_once,
+        "per_device_train_batch_size": at_once,
+        "gradient_accumulation_steps": passes,
         "lr_scheduler_type": settings.schedule,
         "warmup_steps": settings.warmup,
         "weight_decay": settings.weight_decay,
@@ -137,6 +140,19 @@ def _arguments(
         # Our own progress bar; transformers would switch it off together with its messages.
         "disable_tqdm": False,
     }
+
+
+def _split(settings: TrainSettings) -> tuple[int, int]:
+    """Rows of a forward pass and passes of an optimizer step, in each process that shares a batch."""
+    processes = process_count()
+    share, left = divmod(settings.batch_size, processes)
+    at_once = min(settings.rows_at_once, share)
+    if left or share % at_once:
+        raise ConfigError(
+            f"batch_size {settings.batch_size} cannot be shared by {processes} processes; make it a multiple "
+            f"of {processes} times micro_batch_size ({settings.micro_batch_size or 1})"
+        )
+    return at_once, share // at_once
 
 
 def _peft_config(settings: LoraSettings | None) -> Any:

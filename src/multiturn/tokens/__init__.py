@@ -1,7 +1,7 @@
 """From conversations to token ids whose turns are known exactly, and to batches of them."""
 
 from multiturn.tokens.batches import Layout, lay_out
-from multiturn.tokens.layout import PackedForest, Segment, forest_size, plant, shared_prefixes
+from multiturn.tokens.layout import PackedForest, Segment, forest_size, plant
 from multiturn.tokens.packing import fill_passes
 from multiturn.tokens.padded import PaddedBatch, collate
 from multiturn.tokens.render import Renderer
@@ -24,5 +24,4 @@ __all__ = [
     "lay_out",
     "plant",
     "resolve_template",
-    "shared_prefixes",
 ]

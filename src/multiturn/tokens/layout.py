@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["PackedForest", "Segment", "forest_size", "plant", "shared_prefixes"]
+__all__ = ["PackedForest", "Run", "Segment", "forest_size", "plant", "runs_of"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -112,9 +112,9 @@ def plant(rendered: Sequence[Rendered], *, share: bool = True) -> PackedForest:
             precedes it that could predict it).
     """
     require_scorable(rendered)
-    lengths = [row.scored_length for row in rendered]
-    ids = [np.asarray(row.token_ids[:n], dtype=np.int64) for row, n in zip(rendered, lengths, strict=True)]
-    runs = list(_runs(ids, share=share))
+    ids = [_scored_ids(row) for row in rendered]
+    lengths = [len(own_ids) for own_ids in ids]
+    runs = list(runs_of(rendered, share=share))
     segments, places = _segments(runs, lengths)
     sources, targets, rows, turns = [], [], [], []
     for index, (row, own_ids) in enumerate(zip(rendered, ids, strict=True)):
@@ -142,54 +142,44 @@ def plant(rendered: Sequence[Rendered], *, share: bool = True) -> PackedForest:
 
 def forest_size(rendered: Sequence[Rendered], *, share: bool = True) -> int:
     """The number of tokens ``N`` that `plant` would lay out."""
-    ids = [np.asarray(row.token_ids[: row.scored_length], dtype=np.int64) for row in rendered]
-    return sum(len(ids[run.row]) - run.depth for run in _runs(ids, share=share))
-
-
-def shared_prefixes(rendered: Sequence[Rendered]) -> NDArray[np.int64]:
-    """The length of the longest common prefix of any two conversations, ``[S, S]``."""
-    ids = [np.asarray(row.token_ids[: row.scored_length], dtype=np.int64) for row in rendered]
-    runs = list(_runs(ids, share=True))
-    shared = np.zeros((len(ids), len(ids)), dtype=np.int64)
-    for index, run in enumerate(runs):
-        # In lexicographic order two conversations share what all between them share.
-        before = [earlier.row for earlier in runs[:index]]
-        if before:
-            previous = before[-1]
-            shared[run.row, before] = shared[before, run.row] = np.minimum(
-                shared[previous, before], run.depth
-            )
-        shared[run.row, run.row] = len(ids[run.row])
-    return shared
+    lengths = [row.scored_length for row in rendered]
+    return sum(lengths[run.row] - run.depth for run in runs_of(rendered, share=share))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Run:
+class Run:
     """What a conversation adds to the layout: its tokens from a depth on.
 
     Attributes:
         row: The conversation.
-        depth: How many of its first tokens are there already; all of them if it adds nothing.
+        depth: How many of its first tokens it shares with the run before, and so are there already; all of
+            them if it adds nothing.
     """
 
     row: int
     depth: int
 
 
-def _runs(ids: Sequence[NDArray[np.int64]], *, share: bool) -> Iterator[_Run]:
+def runs_of(rendered: Sequence[Rendered], *, share: bool) -> Iterator[Run]:
     """The conversations in the order of the layout, each with what it shares with the one before.
 
     In lexicographic order the longest prefix that a conversation shares with any earlier one is the one it
-    shares with its predecessor.
+    shares with its predecessor, and two conversations share what all between them share.
     """
     if not share:
-        yield from (_Run(row, 0) for row in range(len(ids)))
+        yield from (Run(row, 0) for row in range(len(rendered)))
         return
+    ids = [_scored_ids(row) for row in rendered]
     # Bytes with the most significant one first compare as the numbers do.
     order = sorted(range(len(ids)), key=lambda row: ids[row].astype(">i8").tobytes())
-    yield _Run(order[0], 0)
+    yield from (Run(row, 0) for row in order[:1])
     for previous, row in itertools.pairwise(order):
-        yield _Run(row, _common(ids[previous], ids[row]))
+        yield Run(row, _common(ids[previous], ids[row]))
+
+
+def _scored_ids(row: Rendered) -> NDArray[np.int64]:
+    """The token ids up to the last one that is scored."""
+    return np.asarray(row.token_ids[: row.scored_length], dtype=np.int64)
 
 
 def _common(left: NDArray[np.int64], right: NDArray[np.int64]) -> int:
@@ -217,7 +207,7 @@ class _Piece:
 
 
 def _segments(
-    runs: Sequence[_Run], lengths: Sequence[int]
+    runs: Sequence[Run], lengths: Sequence[int]
 ) -> tuple[tuple[Segment, ...], dict[int, NDArray[np.int64]]]:
     """The segments of the layout, and for each conversation the places of its tokens."""
     cuts: list[set[int]] = [set() for _ in runs]  # for each run the places where something branches off
@@ -245,7 +235,7 @@ def _segments(
 
 
 def _cut(
-    runs: Sequence[_Run],
+    runs: Sequence[Run],
     starts: Sequence[int],
     ends: Sequence[int],
     cuts: Sequence[set[int]],

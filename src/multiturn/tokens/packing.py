@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import bisect
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from multiturn.tokens.layout import shared_prefixes
+from multiturn.tokens.layout import runs_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from numpy.typing import NDArray
 
     from multiturn.tokens.rendered import Rendered
 
@@ -78,35 +77,53 @@ class _Costs:
 
     def __init__(self, sequences: Sequence[Sequence[Rendered]], *, share: bool) -> None:
         flat = [s for each in sequences for s in each]
+        runs = list(runs_of(flat, share=share))
+        # A sequence goes by its rank in the order of the layout, where those that share most are neighbours.
+        ranks = np.empty(len(flat), dtype=np.int64)
+        ranks[[run.row for run in runs]] = np.arange(len(runs))
         ends = np.cumsum([len(each) for each in sequences])
-        self._places = [range(end - len(each), end) for each, end in zip(sequences, ends, strict=True)]
-        self._lengths = np.array([s.scored_length for s in flat])
-        self._shared: NDArray[np.int64] | None = shared_prefixes(flat) if share else None
+        self._ranks = [each.tolist() for each in np.split(ranks, ends[:-1])]
+        self._lengths = [flat[run.row].scored_length for run in runs]
+        self._depths = np.array([run.depth for run in runs])
 
     def of(self, items: Sequence[int]) -> int:
         """The cost of a pass."""
-        return self.added([], items)
+        there: list[int] = []
+        return sum(self.add(item, there) for item in items)
 
-    def added(self, before: Sequence[int], items: Sequence[int]) -> int:
-        """What items add to the cost of a pass that holds others already."""
-        there = [place for item in before for place in self._places[item]]
-        total = 0
-        for place in (place for item in items for place in self._places[item]):
-            known = 0 if self._shared is None or not there else int(self._shared[place, there].max())
-            total += int(self._lengths[place]) - known
-            there.append(place)
-        return total
+    def add(self, item: int, there: list[int]) -> int:
+        """What an item adds to the cost of a pass.
+
+        Args:
+            item: The item.
+            there: The sorted ranks of what the pass holds; those of the item join them.
+        """
+        added = 0
+        for rank in self._ranks[item]:
+            at = bisect.bisect(there, rank)
+            known = max(
+                self._shared(there[at - 1], rank) if at > 0 else 0,
+                self._shared(rank, there[at]) if at < len(there) else 0,
+            )
+            there.insert(at, rank)
+            added += self._lengths[rank] - known
+        return added
+
+    def _shared(self, first: int, second: int) -> int:
+        """The length of the prefix that two ranks share."""
+        return int(self._depths[first + 1 : second + 1].min())
 
 
 def _fill(order: Sequence[int], costs: _Costs, budget: int) -> list[list[int]]:
     """Passes of consecutive items, each as full as the budget allows."""
     passes: list[list[int]] = []
+    there: list[int] = []
     used = 0
     for item in order:
-        added = costs.added(passes[-1], [item]) if passes else 0
-        if not passes or used + added > budget:
+        used += costs.add(item, there)
+        if not passes or used > budget:
             passes.append([])
-            used, added = 0, costs.of([item])
+            there = []
+            used = costs.add(item, there)
         passes[-1].append(item)
-        used += added
     return passes

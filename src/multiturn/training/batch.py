@@ -49,8 +49,9 @@ class MicroBatch:
 
     @property
     def total_tokens(self) -> int:
-        """The tokens of all sequences, shared or not, without padding."""
-        return sum(self.lengths)
+        """The tokens of all sequences, shared or not, without padding and fillers."""
+        weights = self.weights.tolist()
+        return sum(int(weights[i % len(weights)]) * length for i, length in enumerate(self.lengths))
 
     @property
     def computed_tokens(self) -> int:

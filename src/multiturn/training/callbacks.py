@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from multiturn.errors import TrainingError
 from multiturn.progress import progress
+from multiturn.training.processes import gradient_norm, in_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,10 +43,12 @@ class ProgressBar(TrainerCallback):
         self._rows = rows
         self._stack = contextlib.ExitStack()
         self._bar: Bar | None = None
+        self._done = 0
         self._note: str | None = None
 
     def advance(self, rows: int) -> None:
         """Count rows that went through a forward and a backward pass."""
+        self._done += rows
         if self._bar is not None:
             self._bar.advance(rows, note=self._note)
 
@@ -60,8 +63,16 @@ class ProgressBar(TrainerCallback):
     ) -> None:
         """Open the bar."""
         total, done = self._rows(state)
+        self._done = done
         quiet = args.disable_tqdm is True or not state.is_world_process_zero
         self._bar = self._stack.enter_context(progress(self._label, total=total, done=done, quiet=quiet))
+
+    @override
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Count what other processes have done of the step."""
+        self.advance(self._rows(state)[1] - self._done)
 
     @override
     def on_log(
@@ -106,8 +117,7 @@ class GradientCheck(TrainerCallback):
         """
         if args.fp16 or model is None:  # float16's loss scaling skips such steps by itself
             return
-        gradients = [p.grad for p in model.parameters() if p.grad is not None]
-        if gradients and not math.isfinite(float(torch.nn.utils.get_total_norm(gradients))):
+        if not math.isfinite(gradient_norm(model)):
             raise TrainingError(
                 f"the gradient is not finite in step {state.global_step + 1} (rows {self._rows_of_step()}); "
                 "nothing of this step was kept. Lower the learning rate, or look at these rows"
@@ -132,7 +142,7 @@ class CollapseWatch(TrainerCallback):
         self._start(warned=False)
 
     def _start(self, *, warned: bool) -> None:
-        self._nats: torch.Tensor | float = 0.0
+        self._nats = torch.zeros(())
         self._turns = 0
         self._smoothed = 0.0
         self._steps = 0
@@ -140,7 +150,8 @@ class CollapseWatch(TrainerCallback):
 
     def add(self, logratios: torch.Tensor, turns: int) -> None:
         """Take in a micro-batch: the chosen log-ratios of its pairs, ``[B]``, and their turns in all."""
-        self._nats = self._nats + logratios.detach().sum()
+        nats = logratios.detach().sum()
+        self._nats = nats + self._nats.to(nats)
         self._turns += turns
 
     @override
@@ -155,10 +166,12 @@ class CollapseWatch(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Judge after each optimizer step."""
-        if not self._turns:
+        # A step's turns are spread over the processes; all of them come to the same verdict.
+        nats, turns = in_all(torch.stack([self._nats, torch.full_like(self._nats, self._turns)])).tolist()
+        self._nats, self._turns = torch.zeros_like(self._nats), 0
+        if not turns:
             return
-        mean = float(self._nats) / self._turns
-        self._nats, self._turns = 0.0, 0
+        mean = nats / turns
         self._steps += 1
         self._smoothed = SMOOTHING * self._smoothed + (1.0 - SMOOTHING) * mean
         smoothed = self._smoothed / (1.0 - SMOOTHING**self._steps)  # no bias towards the start at 0

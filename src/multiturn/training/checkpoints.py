@@ -34,8 +34,8 @@ __all__ = [
 STATE_FILE: Final = "trainer_state.json"
 IDENTITY_FILE: Final = "training.json"
 NEEDED: Final = ("optimizer.pt", "scheduler.pt")
-"""Files without which a checkpoint cannot be resumed exactly; sharded engines write folders of their own."""
-SHARDED_STATES: Final = ("optimizer_*", "global_step*")
+"""Files without which a checkpoint cannot be resumed exactly; engines that shard write others."""
+SHARDED_STATES: Final = ("optimizer.bin", "optimizer_*", "global_step*")
 
 _NAME: Final = re.compile(r"checkpoint-(\d+)")
 

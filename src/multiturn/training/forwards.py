@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import torch
+from accelerate.utils import fsdp2_prepare_model
 
 from multiturn.errors import ConfigError, LayoutError
 from multiturn.models import evaluating, forest_attention, reference_turn_logps, turn_logps
@@ -14,6 +15,7 @@ from multiturn.models.reference import reference_passes
 from multiturn.progress import progress
 from multiturn.tokens import fill_passes, lay_out
 from multiturn.training.batch import logps_by_length, micro_batch
+from multiturn.training.processes import gathered, gradient_norm, in_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -155,31 +157,51 @@ class Forwards:
         with forest_attention(model):
             return run(micro.batch)
 
+    def place(self, model: Any) -> nn.Module:
+        """A frozen model where it can be run at every step: on the device, spread over it where FSDP does so.
+
+        Raises:
+            ConfigError: The engine spreads models in a way that is not known here.
+        """
+        state = self._accelerator.state
+        if getattr(state, "fsdp_plugin", None) is not None:
+            sharded: nn.Module = fsdp2_prepare_model(self._accelerator, model)
+            return sharded
+        deepspeed = getattr(state, "deepspeed_plugin", None)
+        if deepspeed is not None and deepspeed.zero_stage == 3:
+            raise ConfigError(
+                "with DeepSpeed ZeRO-3 there is no second model; leave ref_model out and set reference to "
+                "'cached' or 'adapter-off'"
+            )
+        placed: nn.Module = model.to(self._accelerator.device)
+        return placed
+
     def reference_logps(
         self,
-        model: nn.Module,
+        model: nn.Module | None,
         missing: Sequence[Rendered],
         cache: ReferenceCache,
         *,
         autocast: torch.dtype | None,
     ) -> dict[Rendered, Tensor]:
-        """The reference's per-turn sums ``[T]`` of sequences; processes share the work through the cache.
+        """The reference's per-turn sums ``[T]`` of sequences; each process computes its part of them.
 
         Args:
-            model: The reference, the same in every process.
+            model: The reference, the same in every process; None leaves out what no cache holds.
             missing: The sequences, the same in every process.
-            cache: Where sums are kept, in a folder that all processes see.
+            cache: Where sums are kept. Processes tell each other what they know, so its folder need not be
+                the same for all of them.
             autocast: The dtype to compute in, where that is not the weights'.
-
-        Raises:
-            ConfigError: Processes do not see each other's files.
         """
         processes, own = self._accelerator.num_processes, self._accelerator.process_index
-        self._accelerator.wait_for_everyone()  # until all have seen what the cache lacks: the same
-        lacking = sorted((s for s in missing if cache.get(s) is None), key=lambda s: s.token_ids)
+        known = self._known(missing, cache)
+        # Kin beside each other.
+        lacking = sorted((s for s in missing if s not in known), key=lambda s: s.token_ids)
+        if not lacking or model is None:
+            return known
         part = lacking[own * len(lacking) // processes : (own + 1) * len(lacking) // processes]
-        if lacking:
-            part = part or lacking[:1]
+        # Engines that shard a model run it everywhere at once: who has no part repeats another's.
+        own_part, part = bool(part), part or lacking[:1]
         budget = max(self.max_tokens or 0, REFERENCE_TOKENS)
         passes = self._most(len(reference_passes(part, budget, self.layout)))
         quiet = len(part) < SHOW_PROGRESS_FROM or not self._accelerator.is_main_process
@@ -202,18 +224,21 @@ class Forwards:
                 autocast=autocast,
                 progress=advance,
             )
-        known = dict(zip(part, sums, strict=True))
-        self._accelerator.wait_for_everyone()
-        cache.refresh()
-        for sequence in missing:
-            kept = known.get(sequence, cache.get(sequence))
-            if kept is None:
-                raise ConfigError(
-                    "what other processes computed of the reference is not in the cache's folder; choose a "
-                    "folder that all machines share, or set reference to 'live' or 'adapter-off'"
-                )
-            known[sequence] = kept
-        return known
+        flat = torch.cat(gathered(torch.cat(sums) if own_part else torch.zeros(0)))
+        parts = torch.split(flat, [sequence.num_turns for sequence in lacking])
+        return known | dict(zip(lacking, parts, strict=True))
+
+    def _known(self, sequences: Sequence[Rendered], cache: ReferenceCache) -> dict[Rendered, Tensor]:
+        """What the cache of any process holds, the same in all of them."""
+        found = [cache.get(sequence) for sequence in sequences]
+        have = torch.tensor([sums is not None for sums in found], dtype=torch.int32)
+        counts = in_all(have.to(self._accelerator.device)).tolist()
+        partly = [i for i, count in enumerate(counts) if 0 < count < self._accelerator.num_processes]
+        known = {i: sums for i, sums in enumerate(found) if sums is not None}
+        if partly:
+            for others in gathered({i: known[i] for i in partly if i in known}):
+                known |= others
+        return {sequences[i]: sums for i, sums in known.items()}
 
     def _check(self, model: nn.Module, sequences: Sequence[Rendered], *, gradients: bool) -> str | None:
         """Compare the layout with one padded pass for each sequence; None if they agree."""
@@ -261,9 +286,7 @@ class Forwards:
                 torch.autograd.backward(loss)
         if not gradients:
             return total, 0.0
-        grads = [p.grad for p in model.parameters() if p.grad is not None]
-        norm: Any = torch.nn.utils.get_total_norm(grads)
-        norm = float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+        norm = gradient_norm(model)
         model.zero_grad()
         return total, norm
 

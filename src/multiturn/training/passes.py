@@ -13,9 +13,9 @@ from multiturn.errors import TrainingError
 from multiturn.progress import duration, tell
 from multiturn.training.clock import StepClock
 from multiturn.training.data import RenderedRows
+from multiturn.training.engines import EngineTrainer
 from multiturn.training.forwards import Forwards
-from multiturn.training.resumable import ResumableTrainer
-from multiturn.training.sampling import eval_sampler, train_sampler
+from multiturn.training.sampling import StepSampler, eval_sampler, train_sampler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -31,17 +31,15 @@ if TYPE_CHECKING:
 
 __all__ = ["PassTrainer"]
 
-SHARDED = ("FSDP", "DEEPSPEED")
-"""Engines under which every process must make the same passes at the same time."""
 
-
-class PassTrainer(ResumableTrainer):
+class PassTrainer(EngineTrainer):
     """Splits the rows of each optimizer step into passes, runs them, and knows where time and tokens went.
 
     Attributes:
         forwards: How the model is run.
         clock: Where the time goes.
-        total_tokens: Tokens of the sequences that were trained on in this process, without padding.
+        total_tokens: Tokens of the sequences that were trained on in this process, without padding and
+            fillers.
         computed_tokens: Tokens that the model was given for them: fewer where prefixes are shared, more where
             rows are padded.
     """
@@ -56,7 +54,8 @@ class PassTrainer(ResumableTrainer):
         self.forwards = Forwards(args.layout, args.head, args.max_tokens_per_batch, self.accelerator)
         self.clock = StepClock(args.device)
         self._open = contextlib.ExitStack()  # the phase that is being timed, where no block can hold it
-        self.add_callback(_StepWatch(self.before_first_step, self._open))
+        self._sampler: StepSampler | None = None
+        self.add_callback(_StepWatch(self.before_first_step, self._enter_epoch, self._open))
 
     def count(self, row: RenderedRow) -> int:
         """What a row counts for in the mean over a step."""
@@ -68,11 +67,6 @@ class PassTrainer(ResumableTrainer):
     def stored(self, sequences: Sequence[Rendered]) -> Tensor | None:
         """The reference's sums ``[S, T]`` where they are known before the pass."""
         raise NotImplementedError
-
-    @property
-    def sharded(self) -> bool:
-        """Whether the engine splits the model over processes, so that it can only run wrapped."""
-        return any(name in str(self.accelerator.distributed_type) for name in SHARDED)
 
     @property
     def timing(self) -> dict[str, Json]:
@@ -162,12 +156,12 @@ class PassTrainer(ResumableTrainer):
 
     @contextlib.contextmanager
     def _accumulating(self, model: nn.Module) -> Iterator[None]:
-        """Keep gradients in their process: another pass of the same step follows."""
+        """Take no step, and keep gradients in their process where that is wanted: another pass follows."""
         state: Any = self.accelerator.gradient_state
         before, accumulating = state.sync_gradients, False
         state._set_sync_gradients(accumulating)
         try:
-            with self.accelerator.no_sync(model):
+            with contextlib.nullcontext() if self.reduces_every_pass else self.accelerator.no_sync(model):
                 yield
         finally:
             state._set_sync_gradients(before)
@@ -203,13 +197,19 @@ class PassTrainer(ResumableTrainer):
         if not isinstance(rows, RenderedRows):
             sampler: Sampler[int] | None = super()._get_train_sampler(train_dataset)
             return sampler
-        return train_sampler(
+        self._sampler = train_sampler(
             rows,
             self.args,
             rows_per_step=self.rows_per_step,
             processes=self.accelerator.num_processes,
             share=self.forwards.share,
         )
+        return self._sampler
+
+    def _enter_epoch(self, steps: int) -> None:
+        """Tell the sampler its epoch; with several processes a loader that resumes within one does not."""
+        if self._sampler is not None and isinstance(self.train_dataset, RenderedRows):
+            self._sampler.set_epoch(steps // max(1, -(-len(self.train_dataset) // self.rows_per_step)))
 
     @override
     def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[int] | None:
@@ -234,11 +234,18 @@ class _StepWatch(TrainerCallback):
 
     Args:
         before_first_step: Called before the first step.
+        enter_epoch: Called before each epoch with the number of steps done.
         phase: The phase that is timed at the moment; it ends before records and checkpoints are written.
     """
 
-    def __init__(self, before_first_step: Callable[[], None], phase: contextlib.ExitStack) -> None:
+    def __init__(
+        self,
+        before_first_step: Callable[[], None],
+        enter_epoch: Callable[[int], None],
+        phase: contextlib.ExitStack,
+    ) -> None:
         self._before_first_step = before_first_step
+        self._enter_epoch = enter_epoch
         self._phase = phase
 
     @override
@@ -247,6 +254,13 @@ class _StepWatch(TrainerCallback):
     ) -> None:
         """When the model is wrapped and has its weights."""
         self._before_first_step()
+
+    @override
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Before the loader is asked for its batches."""
+        self._enter_epoch(state.global_step)
 
     @override
     def on_step_end(

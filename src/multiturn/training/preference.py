@@ -12,10 +12,10 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from multiturn.errors import ConfigError
-from multiturn.models import weights_fingerprint
 from multiturn.training.config import DMPOConfig
 from multiturn.training.data import render_pairs
 from multiturn.training.objectives import PairTask
+from multiturn.training.processes import shared_fingerprint
 from multiturn.training.reference import AdapterOff, Cached, Live, Reference
 from multiturn.training.run import train_to_end
 from multiturn.training.setup import Rendering, attach_adapter, merge_adapter, open_model, render_sets
@@ -87,7 +87,7 @@ class DMPOTrainer(TurnTrainer):
             peft_config = peft_config or copy.deepcopy(policy.peft_config[policy.active_adapter])
             policy = merge_adapter(policy)
             logger.info("the model's adapter was merged: with it, the model is the reference")
-        fingerprint = weights_fingerprint(policy)
+        fingerprint = shared_fingerprint(policy)
         reference = _reference(args, ref_model, fingerprint, adapted=peft_config is not None)
         super().__init__(
             attach_adapter(policy, peft_config, args),
@@ -160,6 +160,6 @@ def _reference(
     return Cached(
         Path(args.reference_cache or Path(args.output_dir or ".") / "reference"),
         autocast=torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None,
-        fingerprint=fingerprint,
+        fingerprint=fingerprint if other is None else shared_fingerprint(other),
         model=other,
     )

@@ -32,6 +32,9 @@ Logps: TypeAlias = "Callable[[torch.nn.Module], Tensor]"
 class Reference(Protocol):
     """A source of the reference's per-turn log-probabilities; one of `stored` and `live` answers."""
 
+    def keep(self, policy: PreTrainedModel) -> None:
+        """Keep what will be needed of the initial policy; called before an engine may shard it."""
+
     def prepare(
         self,
         model: PreTrainedModel,
@@ -75,16 +78,21 @@ class Live:
     def __init__(self, model: PreTrainedModel | None = None) -> None:
         self._model: Any = None if model is None else _frozen(model)
 
+    def keep(self, policy: PreTrainedModel) -> None:
+        """Copy the policy, once."""
+        if self._model is None:
+            self._model = _frozen(copy.deepcopy(policy))
+
     def prepare(
         self, model: PreTrainedModel, rows: RenderedRows[Any], forwards: Forwards, *, initial: bool
     ) -> None:
-        """Copy the policy on the first call; bring the reference to the policy's device."""
-        del rows, forwards
+        """Bring the reference to where the policy is."""
+        del rows
         if self._model is None:
             if not initial:
                 raise ConfigError("the live reference must be made before the first step; pass ref_model")
-            self._model = _frozen(copy.deepcopy(model))
-        self._model.to(model.device)
+            self.keep(model)
+        self._model = forwards.place(self._model)
 
     def stored(self, sequences: Sequence[Rendered]) -> Tensor | None:
         """None: nothing is stored."""
@@ -100,6 +108,9 @@ class Live:
 
 class AdapterOff:
     """The policy itself with its adapter off, at every step."""
+
+    def keep(self, policy: PreTrainedModel) -> None:
+        """Nothing to do."""
 
     def prepare(
         self, model: PreTrainedModel, rows: RenderedRows[Any], forwards: Forwards, *, initial: bool
@@ -121,7 +132,7 @@ class Cached:
     Args:
         folder: The cache's folder; it may serve many references.
         autocast: The dtype that the policy computes in, where that is not its weights'.
-        fingerprint: Of the initial policy's weights, without an adapter.
+        fingerprint: Of the reference's weights; the initial policy's are those without an adapter.
         model: A reference other than the initial policy.
     """
 
@@ -140,6 +151,9 @@ class Cached:
         self._cache: ReferenceCache | None = None
         self._known: dict[Rendered, Tensor] = {}
 
+    def keep(self, policy: PreTrainedModel) -> None:
+        """Nothing to do."""
+
     def prepare(
         self, model: PreTrainedModel, rows: RenderedRows[Any], forwards: Forwards, *, initial: bool
     ) -> None:
@@ -148,24 +162,29 @@ class Cached:
         missing = [sequence for sequence in wanted if sequence not in self._known]
         if not missing:
             return
-        own_adapter = self._model is None and isinstance(model, PeftModel)
-        if not initial and self._model is None and not own_adapter:
-            raise ConfigError(
-                "these rows were not known before the first step, and the reference's weights are gone; give "
-                "them to the trainer as eval_dataset, or use reference='live'"
-            )
-        runner: Any = model if self._model is None else self._model.to(model.device)
+        if self._model is not None:
+            self._model = forwards.place(self._model)
+        runner: Any = model if self._model is None else self._model
         if self._cache is None:
             self._cache = ReferenceCache.of(
                 self._folder,
                 runner,
-                adapter=self._model is not None,
                 autocast=self._autocast,
-                fingerprint=self._fingerprint if self._model is None else None,
+                fingerprint=self._fingerprint,
                 layout=forwards.layout,
             )
+        own_adapter = self._model is None and any(isinstance(m, PeftModel) for m in model.modules())
+        gone = not initial and self._model is None and not own_adapter
         with adapter_off(model) if own_adapter else nullcontext():
-            self._known |= forwards.reference_logps(runner, missing, self._cache, autocast=self._autocast)
+            found = forwards.reference_logps(
+                None if gone else runner, missing, self._cache, autocast=self._autocast
+            )
+        if len(found) < len(missing):
+            raise ConfigError(
+                "these rows were not known before the first step, and the reference's weights are gone; give "
+                "them to the trainer as eval_dataset, or use reference='live'"
+            )
+        self._known |= found
 
     def stored(self, sequences: Sequence[Rendered]) -> Tensor | None:
         """The kept sums."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import Trainer
 from typing_extensions import override
 
+from multiturn.errors import ConfigError
 from multiturn.training.checkpoints import (
     check_identity,
     checkpoint_to_resume,
@@ -17,6 +18,7 @@ from multiturn.training.checkpoints import (
     recorded_seconds,
     remove_stale,
 )
+from multiturn.training.processes import gathered
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,11 +67,16 @@ class ResumableTrainer(Trainer):
             The number of steps, the mean loss and the speed.
 
         Raises:
-            ConfigError: There is no complete checkpoint to go on from.
+            ConfigError: There is no complete checkpoint to go on from, or not the same for all processes.
             RunStateError: The checkpoint belongs to other weights, data or another objective.
             TrainingError: The loss or the gradient is not finite; the message names the rows.
         """
         checkpoint = checkpoint_to_resume(self._folder, requested=resume_from_checkpoint)
+        if len(set(gathered(None if checkpoint is None else checkpoint.name))) > 1:
+            raise ConfigError(
+                f"the processes of this training see different checkpoints in {self._folder}; output_dir "
+                "must be a folder that all machines share"
+            )
         self._identity = self.identity()
         if checkpoint is not None:
             check_identity(checkpoint, self._identity)
@@ -110,6 +117,12 @@ class ResumableTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         with no_shard_bars():
             super()._save_checkpoint(model, trial)
+
+    @override
+    def _save_rng_state(self, output_dir: str) -> None:
+        super()._save_rng_state(output_dir)
+        # The state file follows. It says that the checkpoint is complete: with the part of every process.
+        self.accelerator.wait_for_everyone()
 
     @override
     def _issue_warnings_after_load(self, load_result: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from peft import PeftModel
@@ -25,7 +25,8 @@ def train_to_end(trainer: TurnTrainer, policy: Policy, save_to: Path | str | Non
 
     Args:
         trainer: Trains `policy`, which has its initial weights.
-        policy: Has the trained weights afterwards, an adapter merged into them.
+        policy: Has the trained weights afterwards, an adapter merged into them. Where an engine shards the
+            model that is so in process 0 alone; in others it is of no more use.
         save_to: The model's folder; None takes ``<output_dir>/model``.
 
     Returns:
@@ -50,8 +51,8 @@ def train_to_end(trainer: TurnTrainer, policy: Policy, save_to: Path | str | Non
         "peak_memory_bytes": torch.cuda.max_memory_allocated() if on_gpu else peak_host_memory(),
         "resumed_from": None if checkpoint is None else int(checkpoint.name.rpartition("-")[2]),
     }
+    _save(trainer, policy, output_dir / "model" if save_to is None else Path(save_to))
     if trainer.is_world_process_zero():
-        _save(trainer, policy, output_dir / "model" if save_to is None else Path(save_to))
         remove_checkpoints(output_dir)
     trainer.accelerator.wait_for_everyone()
     return history
@@ -59,12 +60,17 @@ def train_to_end(trainer: TurnTrainer, policy: Policy, save_to: Path | str | Non
 
 def _save(trainer: TurnTrainer, policy: Policy, save_to: Path) -> None:
     """Save the trained model as plain transformers weights, and its adapter, if it has one, beside it."""
-    model: Any = trainer.model
+    model = trainer.whole_model()
+    if model is None:
+        return
+    writes = trainer.is_world_process_zero()
     if isinstance(model, PeftModel):
-        adapter = save_to.with_name(f"{save_to.name}-adapter")
-        shutil.rmtree(adapter, ignore_errors=True)
-        model.save_pretrained(str(adapter))
+        if writes:
+            adapter = save_to.with_name(f"{save_to.name}-adapter")
+            shutil.rmtree(adapter, ignore_errors=True)
+            model.save_pretrained(str(adapter))
         model = model.merge_and_unload()
     policy.model = model.eval()
     policy.weights_changed()
-    save_policy(policy, save_to, chat_template=trainer.chat_template)
+    if writes:
+        save_policy(policy, save_to, chat_template=trainer.chat_template)

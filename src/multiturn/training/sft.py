@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from multiturn.errors import ConfigError
-from multiturn.models import weights_fingerprint
 from multiturn.training.config import SFTConfig
 from multiturn.training.data import render_trajectories
 from multiturn.training.objectives import SftTask
+from multiturn.training.processes import shared_fingerprint
 from multiturn.training.run import train_to_end
 from multiturn.training.setup import Rendering, attach_adapter, merge_adapter, open_model, render_sets
 from multiturn.training.trainer import Optimizers, TurnTrainer
@@ -66,7 +66,7 @@ class SFTTrainer(TurnTrainer):
         train_rows, eval_rows = render_sets(train_dataset, render), render_sets(eval_dataset, render)
         if peft_config is not None:
             policy = merge_adapter(policy)
-        fingerprint = weights_fingerprint(policy)
+        fingerprint = shared_fingerprint(policy)
         super().__init__(
             attach_adapter(policy, peft_config, args),
             args,

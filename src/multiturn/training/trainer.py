@@ -88,7 +88,8 @@ class TurnTrainer(PassTrainer):
     ) -> None:
         if train_dataset is not None and len(train_dataset) == 0:
             raise TrainingError(f"nothing is left to train on: {train_dataset.report.describe()}")
-        if train_dataset is not None and (train_dataset.report.dropped or train_dataset.report.cut):
+        incomplete = train_dataset is not None and (train_dataset.report.dropped or train_dataset.report.cut)
+        if train_dataset is not None and incomplete and args.process_index == 0:
             logger.warning("%s: %s", task.name, train_dataset.report.describe())
         self.task = task
         self.reference = reference
@@ -143,9 +144,19 @@ class TurnTrainer(PassTrainer):
         """Settle how the model is run, and compute the reference's log-probabilities that are stored."""
         require_trainable(self.model)
         self._means["train"].clear()  # of an earlier training, one that was broken off for example
+        self.before_wrapping()
         if not self.sharded:
             self._make_ready(self.model)
 
+    @override
+    def before_wrapping(self) -> None:
+        """A live reference is a copy of the model that is not wrapped."""
+        super().before_wrapping()
+        model: Any = self.model
+        if self.reference is not None and self.sharded:
+            self.reference.keep(model)
+
+    @override
     def before_first_step(self) -> None:
         """The same for engines whose model only runs wrapped."""
         if self.sharded:
@@ -160,7 +171,8 @@ class TurnTrainer(PassTrainer):
         rows = self.train_dataset if isinstance(self.train_dataset, RenderedRows) else None
         problem = self.forwards.settle(model, rows, gradients=True)
         if problem is not None:
-            logger.warning(problem)
+            if self.is_world_process_zero():
+                logger.warning(problem)
             self._early_warnings.append(problem)
         with self.clock.phase("reference"):
             self._prepare_reference(model, self.train_dataset)
@@ -211,8 +223,8 @@ class TurnTrainer(PassTrainer):
     ) -> Tensor:
         """Forward and backward of the passes of one entry."""
         loss = super().training_step(model, inputs, num_items_in_batch)
-        rows = sum(len(micro.ids) for micro in inputs)
-        self._bar.advance(rows * self.accelerator.num_processes)
+        if self.accelerator.num_processes == 1:  # the bar counts the rows of several at the end of a step
+            self._bar.advance(sum(len(micro.ids) for micro in inputs))
         return loss
 
     @override
@@ -264,12 +276,14 @@ class TurnTrainer(PassTrainer):
             eval_dataset = render_sets(eval_dataset, self._render)
         rows = ours[eval_dataset] if isinstance(eval_dataset, str) else eval_dataset
         alone = not self.forwards.settled
+        self.wrap_for_evaluation()
         model: Any = self.model
         self.forwards.settle(model, None, gradients=False)
         try:
             self._prepare_reference(model, ours if rows is None else rows)
             metrics: dict[str, float] = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         finally:
+            self.reshard()
             if alone:
                 self.forwards.release()
         return metrics

@@ -1,0 +1,197 @@
+"""Two processes train as one does: under DDP and FSDP 2, in float64, over gloo on CPUs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from distributed_worker import Case, run
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+HERE = Path(__file__).parent
+
+QUICK = (
+    "ddp-dmpo-full-forest-budget-cached",
+    "ddp-dmpo-lora-forest-adapteroff-checkpoints",
+    "ddp-sft-lora-padded-before",
+    "fsdp2-dmpo-full-forest-budget-cached-checkpoints",
+    "fsdp2-dmpo-lora-padded-cached",
+    "fsdp2-sft-full-forest-before",
+)
+ALL = tuple(
+    f"{engine}-{task}-{weights}-{layout}{reference}"
+    for engine in ("ddp", "fsdp2")
+    for layout in ("forest", "forest-budget", "padded", "padded-budget")
+    for task, weights, reference in (
+        ("sft", "full", ""),
+        ("sft", "lora", ""),
+        ("dmpo", "full", "-cached"),
+        ("dmpo", "full", "-live"),
+        ("dmpo", "lora", "-cached"),
+        ("dmpo", "lora", "-adapteroff"),
+    )
+)
+MORE = (
+    "ddp-dmpo-full-forest-cached-checkpoints",
+    "ddp-dmpo-full-forest-live-before-checkpoints",
+    "ddp-sft-lora-forest-once",
+    "ddp-dmpo-full-forest-cached-collapse",
+    "fsdp2-dmpo-full-forest-cached-collapse",
+    "fsdp2-dmpo-full-forest-budget-live-checkpoints-sharded-recompute",
+    "fsdp2-dmpo-lora-forest-adapteroff-checkpoints-recompute",
+    "fsdp2-dmpo-lora-padded-cached-checkpoints-sharded-before",
+    "fsdp2-dmpo-full-forest-live-efficient",
+    "fsdp2-sft-lora-forest-once-recompute",
+)
+ONLY_TOGETHER = ("checkpoints", "sharded", "recompute", "efficient")
+"""Parts of a case that must not change anything: one process trains without them."""
+NOT_THE_SAME = ("runtime", "per_second", "seconds", "total_flos", "preparation_time", "train_loss")
+"""Parts of the names of figures: of the clock, of fillers, and a mean over the steps since the last start."""
+
+
+def launch(folder: Path, *arguments: str, timeout: float = 1200) -> subprocess.CompletedProcess[str]:
+    """Run a program or module in two processes."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(HERE),
+        "OMP_NUM_THREADS": "1",
+        "MULTITURN_PROGRESS": "off",
+        "TRANSFORMERS_VERBOSITY": "error",
+    }
+    return subprocess.run(  # noqa: S603 - our own program
+        [*command, *arguments],
+        env=environment,
+        cwd=folder,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+def train_together(folder: Path, cases: tuple[str, ...]) -> Path:
+    """Run cases in two processes, one after the other; results are in the folder."""
+    done = launch(folder, str(HERE / "distributed_worker.py"), str(folder), *cases)
+    assert done.returncode == 0, done.stderr[-6000:]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_together(tmp_path_factory.mktemp("quick"), QUICK)
+
+
+@pytest.fixture(scope="module")
+def thorough(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    dropout = ("ddp-dmpo-lora-forest-cached-dropout", "ddp-dmpo-lora-forest-cached-dropout-checkpoints")
+    return train_together(tmp_path_factory.mktemp("thorough"), (*ALL, *MORE, *dropout))
+
+
+def results(folder: Path, name: str) -> list[dict[str, Any]]:
+    """What each of the two processes has saved of a case."""
+    return [torch.load(folder / f"{name}-{rank}.pt", weights_only=False) for rank in range(2)]
+
+
+def assert_as_one(name: str, folder: Path, alone: Path) -> None:
+    """Train a case here, in one process, and compare."""
+    one = run("-".join(part for part in name.split("-") if part not in ONLY_TOGETHER), alone)
+    two = results(folder, name)
+    for each in two:
+        assert each["layout"] == one["layout"]
+        assert_same_figures([each["first"]], [one["first"]])
+        assert_same_figures(each["history"]["log"], one["history"]["log"])
+        assert each["history"]["warnings"] == one["history"]["warnings"]
+        assert each["history"]["tokens"] == one["history"]["tokens"]
+        # After an interruption only the steps that followed are there.
+        for mine, theirs in zip(each["gradients"], one["gradients"][-len(each["gradients"]) :], strict=True):
+            assert_same_tensors(mine, theirs)
+            assert any(bool(gradient.any()) for gradient in mine.values())
+    for mine, theirs in zip(two[0]["gradients"], two[1]["gradients"], strict=True):
+        assert all(torch.equal(mine[key], theirs[key]) for key in mine)
+    assert_reference_scored_once(name, one, two)
+    trained = {key: tensor.detach() for key, tensor in one["policy"].items()}
+    for each in two if "fsdp2" not in name else two[:1]:
+        assert_same_tensors({key: tensor.detach() for key, tensor in each["policy"].items()}, trained)
+    assert_saved(name, folder / name, trained)
+
+
+def assert_same_figures(some: list[dict[str, Any]], others: list[dict[str, Any]]) -> None:
+    for one, other in zip(some, others, strict=True):
+        keys = [key for key in other if not any(part in key for part in NOT_THE_SAME)]
+        assert set(keys) <= set(one)
+        for key in keys:
+            # transformers adds losses up in float32.
+            precision = 1e-6 if key == "loss" else 1e-9
+            assert one[key] == pytest.approx(other[key], abs=precision, rel=precision), key
+
+
+def assert_same_tensors(some: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> None:
+    assert some.keys() == others.keys()
+    for name, tensor in some.items():
+        torch.testing.assert_close(tensor, others[name], rtol=1e-8, atol=1e-11, msg=name)
+
+
+def assert_reference_scored_once(name: str, one: dict[str, Any], two: list[dict[str, Any]]) -> None:
+    """Each conversation by one of the processes, and by none where a training goes on."""
+    if "cached" not in name:
+        return
+    if "checkpoints" in name:
+        assert [each["scored"] for each in two] == [[], []]
+        return
+    first, second = (each["scored"] for each in two)
+    assert len(first) > 1
+    assert len(second) > 1
+    assert sorted([*first, *second]) == sorted(one["scored"])
+    assert len(set(one["scored"])) == len(one["scored"])
+
+
+def assert_saved(name: str, folder: Path, trained: dict[str, torch.Tensor]) -> None:
+    """One model that plain transformers loads."""
+    load: Any = AutoModelForCausalLM.from_pretrained
+    loaded = load(folder / "model", dtype=torch.float64)
+    assert type(loaded).__name__ == "LlamaForCausalLM"
+    assert_same_tensors({key: p.detach() for key, p in loaded.named_parameters()}, trained)
+    case = Case(name)
+    assert (folder / "model-adapter").is_dir() == (case.weights == "lora")
+    assert not list(folder.glob("checkpoint-*"))
+    if case.engine != "fsdp2":
+        return
+    if case.weights == "full":
+        saved = load(folder / "saved", dtype=torch.float64)
+        assert_same_tensors({key: p.detach() for key, p in saved.named_parameters()}, trained)
+    else:
+        adapters = (load_file(folder / f / "adapter_model.safetensors") for f in ("saved", "model-adapter"))
+        assert_same_tensors(*adapters)
+
+
+@pytest.mark.usefixtures("double_throughout")
+@pytest.mark.parametrize("name", QUICK)
+def test_two_processes_train_as_one(name: str, quick: Path, tmp_path: Path) -> None:
+    assert_as_one(name, quick, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("double_throughout")
+@pytest.mark.parametrize("name", [*ALL, *MORE])
+def test_every_combination(name: str, thorough: Path, tmp_path: Path) -> None:
+    assert_as_one(name, thorough, tmp_path)
+    if "collapse" in name:
+        assert len(results(thorough, name)[1]["history"]["warnings"]) == 1
+
+
+@pytest.mark.slow
+def test_each_process_resumes_its_own_dropout(thorough: Path) -> None:
+    """To the last bit, which only holds if every process gets its own random numbers back."""
+    straight, resumed = (
+        results(thorough, f"ddp-dmpo-lora-forest-cached-dropout{part}") for part in ("", "-checkpoints")
+    )
+    assert resumed[0]["history"]["resumed_from"] == 3
+    for one, other in zip(straight, resumed, strict=True):
+        assert all(torch.equal(tensor, other["policy"][key]) for key, tensor in one["policy"].items())
