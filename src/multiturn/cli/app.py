@@ -120,7 +120,7 @@ def run_app(arguments: Sequence[str]) -> int:
         _LOG.debug("it happened here:", exc_info=error)
         return MultiturnError.exit_code
     except _InterruptedByUser:
-        stderr.print("interrupted; run the same command again to go on from here")
+        stderr.print("interrupted; run the same command again to go on from here (bench begins anew)")
         return INTERRUPTED
     finally:
         signal.signal(signal.SIGINT, previous)
