@@ -20,9 +20,11 @@ import pytest
 import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType
+from accelerate_examples import environment
 from training_samples import conversation, lora, pair, pairs, policy, trajectories
 from transformers import TrainerCallback
 
+from multiturn.launch import process_count, process_index
 from multiturn.models import reference
 from multiturn.training import DMPOConfig, DMPOTrainer, SFTConfig, SFTTrainer
 from multiturn.training.run import train_to_end
@@ -55,14 +57,17 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "once": {"gradient_accumulation_steps": 1},
     "checkpoints": {"save_strategy": "steps", "save_steps": 3},
     "collapse": {"collapse_warning_nats": 0.01},
+    "bf16": {"bf16": True},
 }
 """What parts of a case's name stand for among the settings of a trainer."""
 FSDP: dict[str, dict[str, Any]] = {
+    "whole": {"state_dict_type": "FULL_STATE_DICT"},
     "sharded": {"state_dict_type": "SHARDED_STATE_DICT"},
     "recompute": {"activation_checkpointing": True},
     "efficient": {"cpu_ram_efficient_loading": True},
 }
-"""And among those of FSDP."""
+"""And among those of FSDP; without any its example's come from the environment, as from a launcher."""
+EXAMPLES = {"fsdp2": "fsdp2-8gpu.yaml", "zero2": "zero2-8gpu.yaml", "zero3": "zero3-8gpu.yaml"}
 
 
 class Case:
@@ -71,13 +76,19 @@ class Case:
     def __init__(self, name: str) -> None:
         self.engine, self.task, self.weights, *self._others = name.split("-")
         self.options: dict[str, Any] = {}
-        self.fsdp: dict[str, Any] = {"transformer_layer_cls_to_wrap": "LlamaDecoderLayer"}
+        self.fsdp: dict[str, Any] = {}
         for part in self._others:
             self.options |= OPTIONS.get(part, {})
             self.fsdp |= FSDP.get(part, {})
 
     def __contains__(self, part: str) -> bool:
         return part in self._others
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights; DeepSpeed knows no float64."""
+        exact = self.engine in ("ddp", "fsdp2") and "bf16" not in self
+        return torch.float64 if exact else torch.float32
 
 
 class Gradients(TrainerCallback):
@@ -110,13 +121,16 @@ def run(name: str, folder: Path) -> dict[str, Any]:
         reference, and what the history says. The trained model is in ``model`` in the folder.
     """
     case = Case(name)
-    if "checkpoints" in case:
-        stopped, _, _ = make(case, folder, stop=4)
-        with pytest.raises(KeyboardInterrupt):
-            stopped.train()
     with pytest.MonkeyPatch.context() as patch:
+        if case.dtype == torch.float64:
+            double_throughout(patch)
+        if "checkpoints" in case:
+            stopped, _, _ = make(case, folder, stop=4)
+            with pytest.raises(KeyboardInterrupt):
+                stopped.train()
         scored = count_reference(patch)
         trainer, tiny, gradients = make(case, folder)
+        dtypes = note_dtypes(patch, trainer)
         first = trainer.evaluate() if "before" in case else {}
         history = train_to_end(trainer, tiny, folder / "model")
     if trainer.is_fsdp_enabled:
@@ -126,15 +140,19 @@ def run(name: str, folder: Path) -> dict[str, Any]:
         "history": history,
         "gradients": gradients.steps,
         "scored": scored,
+        "dtypes": dtypes,
+        "reduces_every_pass": trainer.reduces_every_pass,
         "layout": trainer.forwards.layout,
         # Where the engine shards only the first process has it.
-        "policy": {n: p.detach().clone() for n, p in tiny.model.named_parameters() if not hasattr(p, "full_tensor")},
+        "policy": {
+            n: p.detach().clone() for n, p in tiny.model.named_parameters() if not hasattr(p, "full_tensor")
+        },
     }
 
 
 def make(case: Case, folder: Path, stop: int | None = None) -> tuple[Any, Any, Gradients]:
     """The trainer of a case, the policy that it trains, and what keeps its gradients."""
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    processes = process_count()
     options: dict[str, Any] = {
         "output_dir": str(folder),
         "gradient_accumulation_steps": 2,
@@ -151,13 +169,12 @@ def make(case: Case, folder: Path, stop: int | None = None) -> tuple[Any, Any, G
     options["per_device_train_batch_size"] = (
         GLOBAL_BATCH // processes // options["gradient_accumulation_steps"]
     )
-    if case.engine == "fsdp2" and processes > 1:
+    if case.fsdp and processes > 1:
         options |= {"fsdp": True, "fsdp_config": dict(case.fsdp)}
-    for name in ("ACCELERATE_USE_FSDP", "FSDP_CPU_RAM_EFFICIENT_LOADING"):
-        os.environ.pop(name, None)  # an earlier case's
+    enter(case)
     args = (SFTConfig if case.task == "sft" else DMPOConfig)(**options)
-    tiny = policy(dtype=torch.float64)
-    if case.engine == "fsdp2" and processes > 1:
+    tiny = policy(dtype=case.dtype)
+    if case.engine != "ddp" and processes > 1:
         # accelerate turns FSDP on only for several GPUs or the like, though torch shards on CPUs as well.
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
     gradients = Gradients(stop)
@@ -178,9 +195,16 @@ def make(case: Case, folder: Path, stop: int | None = None) -> tuple[Any, Any, G
     return trainer, tiny, gradients
 
 
-def rank() -> int:
-    """The number of this process."""
-    return int(os.environ.get("RANK", "0"))
+def enter(case: Case) -> None:
+    """Set the environment as a launcher would for an engine's example; forget that of an earlier case."""
+    for name in [name for name in os.environ if name.startswith(("ACCELERATE_", "FSDP_"))]:
+        del os.environ[name]
+    if case.engine in EXAMPLES and not case.fsdp and process_count() > 1:
+        example = environment(EXAMPLES[case.engine])
+        del example["ACCELERATE_MIXED_PRECISION"]
+        if case.weights == "lora":  # as the example says
+            example["FSDP_STATE_DICT_TYPE"] = "FULL_STATE_DICT"
+        os.environ |= example
 
 
 def count_reference(patch: pytest.MonkeyPatch) -> list[str]:
@@ -196,24 +220,38 @@ def count_reference(patch: pytest.MonkeyPatch) -> list[str]:
     return scored
 
 
-def double_throughout() -> None:
-    """The fixture of that name, for good."""
-    spec: Any = importlib.util.spec_from_file_location(
-        "fixtures", Path(__file__).resolve().parents[1] / "conftest.py"
-    )
+def note_dtypes(patch: pytest.MonkeyPatch, trainer: Any) -> set[torch.dtype]:
+    """From now on the dtypes of all per-turn sums are in this set."""
+    dtypes: set[torch.dtype] = set()
+    logps = trainer.forwards.logps
+
+    def noting(*args: Any) -> Any:
+        sums = logps(*args)
+        dtypes.add(sums.dtype)
+        return sums
+
+    patch.setattr(trainer.forwards, "logps", noting)
+    return dtypes
+
+
+def double_throughout(patch: pytest.MonkeyPatch) -> None:
+    """The fixture of that name, which pytest alone could give."""
+    path = Path(__file__).resolve().parents[1] / "conftest.py"
+    spec: Any = importlib.util.spec_from_file_location("fixtures", path)
     fixtures = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(fixtures)
-    inspect.unwrap(fixtures.double_throughout)(pytest.MonkeyPatch())
+    inspect.unwrap(fixtures.double_throughout)(patch)
 
 
 def main() -> None:
     warnings.simplefilter("error")
+    if any(name.startswith("zero") for name in sys.argv[2:]):  # DeepSpeed uses what torch calls deprecated
+        warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    double_throughout()
     folder = Path(sys.argv[1])
     for name in sys.argv[2:]:
         result = run(name, folder / name)
-        torch.save(result, folder / f"{name}-{rank()}.pt")
+        torch.save(result, folder / f"{name}-{process_index()}.pt")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import TYPE_CHECKING, Any
 
 from multiturn.errors import ConfigError
@@ -112,6 +113,9 @@ def _arguments(
 ) -> dict[str, Any]:
     steps = math.ceil(rows / settings.batch_size) * settings.epochs
     at_once, passes = _split(settings)
+    launcher = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if precision == "fp32" and launcher != "no":
+        raise ConfigError(f"precision is fp32, the launcher's mixed_precision {launcher}; change either")
     return {
         "output_dir": str(output),
         "seed": seed,

@@ -115,7 +115,8 @@ class GradientCheck(TrainerCallback):
         Raises:
             TrainingError: It is not finite.
         """
-        if args.fp16 or model is None:  # float16's loss scaling skips such steps by itself
+        # float16's loss scaling skips such steps by itself.
+        if model is None or getattr(args, "autocast_dtype", None) == torch.float16:
             return
         if not math.isfinite(gradient_norm(model)):
             raise TrainingError(

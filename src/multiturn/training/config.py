@@ -85,6 +85,13 @@ class TurnTrainingArguments(TrainingArguments):
         except (ValueError, TypeError, NotImplementedError) as error:
             raise ConfigError(f"{type(self).__name__}: {error}") from error
 
+    @property
+    def autocast_dtype(self) -> torch.dtype | None:
+        """What is computed in where that is not the weights' own dtype; a launcher may say so, too."""
+        own = "bf16" if self.bf16 else "fp16" if self.fp16 else "no"
+        mixed = {"bf16": torch.bfloat16, "fp16": torch.float16}
+        return mixed.get(getattr(self, "mixed_precision", own))
+
     def _check(self) -> None:
         if self.max_length is not None and not (_is_int(self.max_length) and self.max_length >= 1):
             raise ConfigError(f"max_length is {self.max_length!r}; use a number of tokens above 0, or None")

@@ -6,8 +6,9 @@ import dataclasses
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
-from accelerate.utils import fsdp2_prepare_model
-from torch.distributed.fsdp import FSDPModule
+from accelerate.utils import fsdp2_apply_ac, fsdp2_prepare_model
+from peft import PeftModel
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule
 from typing_extensions import override
 
 from multiturn.errors import ConfigError
@@ -24,7 +25,11 @@ SHARDED: Final = ("FSDP", "DEEPSPEED")
 
 
 class EngineTrainer(ResumableTrainer):
-    """Leaves no difference between engines but memory and time."""
+    """Leaves no difference between engines but memory and time.
+
+    Raises:
+        ConfigError: The engine is set in a way that would go wrong.
+    """
 
     _skeleton: nn.Module | None = None
 
@@ -42,13 +47,15 @@ class EngineTrainer(ResumableTrainer):
     @override
     def create_accelerator_and_postprocess(self) -> None:
         super().create_accelerator_and_postprocess()
+        parallelism = getattr(self.accelerator, "parallelism_config", None)
+        if parallelism is not None and parallelism.non_data_parallel_size > 1:
+            raise ConfigError("only data are trained on in parallel; set tp_size, cp_size and sp_size to 1")
         plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
         if plugin is None:
             return
-        if plugin.fsdp_version != 2:
-            raise ConfigError("FSDP version 1 is not supported; set fsdp_version to 2")
+        _refuse_fsdp(plugin, adapter=isinstance(self.model, PeftModel))
         if plugin.mixed_precision_policy is not None:
-            # accelerate would round what the model returns, here log-probabilities, and gradients on their way.
+            # accelerate would round what the model returns, log-probabilities, and gradients on the way.
             plugin.mixed_precision_policy = dataclasses.replace(
                 plugin.mixed_precision_policy, output_dtype=None, reduce_dtype=torch.float32
             )
@@ -74,11 +81,19 @@ class EngineTrainer(ResumableTrainer):
         if not self.is_fsdp_enabled or isinstance(self.model, FSDPModule):
             return
         self.before_wrapping()
+        plugin: Any = self.accelerator.state.fsdp_plugin
+        plugin.set_auto_wrap_policy(self.model)
+        if plugin.activation_checkpointing:
+            self.model = fsdp2_apply_ac(self.accelerator, self.model)
+            plugin.activation_checkpointing = False  # it is there; the training must not put it on again
         self.model = self.model_wrapped = fsdp2_prepare_model(self.accelerator, self.model)
         self.accelerator._models.append(self.model)
 
     def reshard(self) -> None:
-        """Spread all weights again: behind a forward pass without a backward pass FSDP keeps some whole."""
+        """Spread all weights again: behind a forward pass without a backward pass FSDP keeps some whole.
+
+        Those are in the precision of the computation, and no state dictionary or optimizer knows them.
+        """
         model: Any = self.model
         for module in model.modules():
             if isinstance(module, FSDPModule):
@@ -110,3 +125,19 @@ class EngineTrainer(ResumableTrainer):
         self.accelerator.wait_for_everyone()
         if self.args.push_to_hub:
             self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+
+
+def _refuse_fsdp(plugin: Any, *, adapter: bool) -> None:
+    """Refuse settings of FSDP that are known to fail, some of them in silence."""
+    if plugin.fsdp_version != 2:
+        raise ConfigError("FSDP version 1 is not supported; set fsdp_version to 2")
+    if isinstance(plugin.cpu_offload, CPUOffloadPolicy):
+        raise ConfigError(
+            "FSDP with weights in main memory is not supported; set fsdp_offload_params to false"
+        )
+    if adapter and plugin.activation_checkpointing and "FULL_STATE_DICT" not in str(plugin.state_dict_type):
+        # accelerate 1.15 writes checkpoints without the adapter then, and resumes from them all the same.
+        raise ConfigError(
+            "an adapter under FSDP's activation checkpointing needs fsdp_state_dict_type FULL_STATE_DICT; "
+            "its checkpoints would lack the adapter otherwise"
+        )

@@ -191,6 +191,18 @@ class PassTrainer(EngineTrainer):
         processes: int = self.accelerator.num_processes
         return self.args.train_batch_size * self.args.gradient_accumulation_steps * processes
 
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of an epoch; the last may have fewer rows."""
+        rows = len(self.train_dataset) if isinstance(self.train_dataset, RenderedRows) else 0
+        return max(1, -(-rows // self.rows_per_step))
+
+    def rows_behind(self, steps: int) -> int:
+        """The rows of all epochs that so many steps have trained on."""
+        rows = len(self.train_dataset) if isinstance(self.train_dataset, RenderedRows) else 0
+        epochs, more = divmod(steps, self.steps_per_epoch)
+        return epochs * rows + min(more * self.rows_per_step, rows)
+
     @override
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         rows = self.train_dataset if train_dataset is None else train_dataset
@@ -208,8 +220,8 @@ class PassTrainer(EngineTrainer):
 
     def _enter_epoch(self, steps: int) -> None:
         """Tell the sampler its epoch; with several processes a loader that resumes within one does not."""
-        if self._sampler is not None and isinstance(self.train_dataset, RenderedRows):
-            self._sampler.set_epoch(steps // max(1, -(-len(self.train_dataset) // self.rows_per_step)))
+        if self._sampler is not None:
+            self._sampler.set_epoch(steps // self.steps_per_epoch)
 
     @override
     def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[int] | None:

@@ -7,7 +7,6 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
 
@@ -159,7 +158,7 @@ def _reference(
         return AdapterOff() if other is None and adapted else Live(other)
     return Cached(
         Path(args.reference_cache or Path(args.output_dir or ".") / "reference"),
-        autocast=torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None,
+        autocast=args.autocast_dtype,
         fingerprint=fingerprint if other is None else shared_fingerprint(other),
         model=other,
     )

@@ -339,14 +339,7 @@ class TurnTrainer(PassTrainer):
 
     def _rows_in_all(self, state: TrainerState) -> tuple[int, int]:
         """Rows of the whole training, and rows behind the steps done."""
-        rows = len(self.train_dataset) if isinstance(self.train_dataset, RenderedRows) else 0
-        steps_per_epoch = max(1, -(-rows // self.rows_per_step))
-
-        def behind(steps: int) -> int:
-            epochs, more = divmod(steps, steps_per_epoch)
-            return epochs * rows + min(more * self.rows_per_step, rows)
-
-        return behind(state.max_steps), behind(state.global_step)
+        return self.rows_behind(state.max_steps), self.rows_behind(state.global_step)
 
     def _score(self, model: nn.Module, micro: MicroBatch) -> ObjectiveOutput:
         """Run the policy (and a live reference) on a batch and the objective on their per-turn sums."""
@@ -370,4 +363,5 @@ class TurnTrainer(PassTrainer):
         if self.reference is None or rows is None:
             return
         for dataset in rows.values() if isinstance(rows, dict) else [rows]:
+            self.reshard()  # so that weights have their own precision, by which sums are kept
             self.reference.prepare(model, dataset, self.forwards, initial=self.state.global_step == 0)
