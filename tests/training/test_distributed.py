@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import subprocess
 import sys
@@ -12,11 +13,19 @@ import pytest
 import torch
 from distributed_worker import Case, run
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Trainer
 
 HERE = Path(__file__).parent
+RESUMES = 'device.type != "cpu"' in inspect.getsource(Trainer._load_optimizer_and_scheduler)
+"""Older versions of transformers cannot load the optimizer that several DDP processes on CPUs have saved."""
 
-QUICK = (
+
+def runnable(*names: str) -> tuple[str, ...]:
+    """The cases that this version of transformers can run."""
+    return tuple(n for n in names if RESUMES or not (n.startswith("ddp") and "checkpoints" in n))
+
+
+QUICK = runnable(
     "ddp-dmpo-full-forest-budget-cached",
     "ddp-dmpo-lora-forest-adapteroff-checkpoints",
     "ddp-sft-lora-padded-before",
@@ -37,7 +46,7 @@ ALL = tuple(
         ("dmpo", "lora", "-adapteroff"),
     )
 )
-MORE = (
+MORE = runnable(
     "ddp-dmpo-full-forest-cached-checkpoints",
     "ddp-dmpo-full-forest-live-before-checkpoints",
     "ddp-sft-lora-forest-once",
@@ -104,8 +113,9 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def thorough(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    dropout = ("ddp-dmpo-lora-forest-cached-dropout", "ddp-dmpo-lora-forest-cached-dropout-checkpoints")
-    return train_together(tmp_path_factory.mktemp("thorough"), (*ALL, *MORE, *dropout))
+    dropout = "ddp-dmpo-lora-forest-cached-dropout"
+    cases = (*ALL, *MORE, *runnable(dropout, f"{dropout}-checkpoints"))
+    return train_together(tmp_path_factory.mktemp("thorough"), cases)
 
 
 def results(folder: Path, name: str) -> list[dict[str, Any]]:
@@ -223,6 +233,7 @@ def test_deepspeed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not RESUMES, reason="this version of transformers cannot resume DDP on CPUs")
 def test_each_process_resumes_its_own_dropout(thorough: Path) -> None:
     """To the last bit, which only holds if every process gets its own random numbers back."""
     straight, resumed = (
