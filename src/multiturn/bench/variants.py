@@ -51,6 +51,7 @@ VARIANTS: Final[Mapping[str, Variant]] = MappingProxyType(
         "no packing": _ours("padded rows of like length, so nothing is shared either", layout="padded"),
         "no fused head": _ours("the model's own logits at the scored places", head="logits"),
         "no cache": _ours("the reference runs at every step", reference="live"),
+        "checkpointing": _ours("activations are computed again, not kept", gradient_checkpointing=True),
         "classic": Variant(
             engine="classic",
             meaning="padded rows, live reference, logits of every place",

@@ -181,7 +181,7 @@ def _own_trainer(
 ) -> Any:
     """This project's trainer, or the classic computation in it."""
     budget = workload.max_tokens if variant.budget else None
-    args = DMPOConfig(**options, **variant.settings, max_tokens_per_batch=budget)
+    args = DMPOConfig(**{**options, **variant.settings}, max_tokens_per_batch=budget)
     rows: Any = RenderedRows(workload.pairs, DataReport())
     trainer = DMPOTrainer(model, args, train_dataset=rows, processing_class=tokenizer, callbacks=callbacks)
     if variant.engine == "classic":
