@@ -75,7 +75,7 @@ class ReferenceCache:
     A folder of small safetensors files, each written beside its place, flushed and renamed, so a killed
     process leaves whole files only. A file that cannot be read or does not match its checksum is removed,
     counted in `corrupt_files`, and its entries are computed again. Several processes may share a folder: each
-    sees what was there when it opened the cache (or called `refresh`), and adds files of its own.
+    sees what was there when it opened the cache, and adds files of its own.
 
     Args:
         path: The folder of the cache; one folder may serve many references.
@@ -107,8 +107,8 @@ class ReferenceCache:
             raise ConfigError(
                 f"the reference cache {path} cannot be used ({error}); check the folder"
             ) from error
-        self._files: set[str] = set()
-        self._read_all(files)
+        for file in files:
+            self._read(file)
 
     @classmethod
     def of(
@@ -180,16 +180,6 @@ class ReferenceCache:
             os.fsync(file.fileno())
         partial.rename(self._folder / f"{name}.safetensors")
         self._entries |= rows
-
-    def refresh(self) -> None:
-        """Read what other processes have added to the folder."""
-        self._read_all(sorted(self._folder.glob("*.safetensors")))
-
-    def _read_all(self, files: Sequence[Path]) -> None:
-        for file in files:
-            if file.name not in self._files:
-                self._read(file)
-                self._files.add(file.name)
 
     def _read(self, file: Path) -> None:
         try:

@@ -208,10 +208,10 @@ class Forwards:
         with progress("reference", total=len(part), quiet=quiet) as bar:
             counted = 0
 
-            def advance(done: int, total: int) -> None:
+            def advance(done: int, _total: int) -> None:
                 nonlocal counted
-                bar.advance(min(done, total) - counted)
-                counted = min(done, total)
+                bar.advance(done - counted)
+                counted = done
 
             sums = reference_turn_logps(
                 model,
@@ -298,8 +298,7 @@ class Forwards:
         """The largest count of any process."""
         if self._accelerator.num_processes == 1:
             return count
-        counts: Any = self._accelerator.gather(torch.tensor([count], device=self._accelerator.device))
-        return int(counts.max())
+        return max(gathered(count))
 
 
 def _kin(rows: RenderedRows[Any]) -> list[Rendered]:
