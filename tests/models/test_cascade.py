@@ -15,8 +15,10 @@ from torch import Tensor
 from multiturn.models.cascade import FusedKernel, Kernel, PlainKernel, cascade_attention, kernel_for
 from multiturn.tokens import PackedForest, Rendered, plant
 
-KERNELS: list[Kernel] = [FusedKernel(), PlainKernel(), PlainKernel(most_keys=2)]
-kernels = pytest.mark.parametrize("kernel", KERNELS, ids=["fused", "plain", "plain, few keys"])
+KERNELS: list[Kernel] = [FusedKernel(), FusedKernel(small=0), PlainKernel(), PlainKernel(most_keys=2)]
+kernels = pytest.mark.parametrize(
+    "kernel", KERNELS, ids=["fused, small parts plain", "fused", "plain", "plain, few keys"]
+)
 SCALE = 0.7
 
 
