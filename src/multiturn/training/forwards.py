@@ -298,7 +298,8 @@ class Forwards:
         """The largest count of any process."""
         if self._accelerator.num_processes == 1:
             return count
-        return max(gathered(count))
+        most: int = max(gathered(count))
+        return most
 
 
 def _kin(rows: RenderedRows[Any]) -> list[Rendered]:
