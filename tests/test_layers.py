@@ -13,11 +13,13 @@ import multiturn
 LAYERS = (
     "errors",
     "files",
+    "cache",
     "memory",
     "launch",
     "trajectory",
     "jsonl",
     "progress",
+    "formats",
     "objective",
     "tokens",
     "models",

@@ -1,11 +1,18 @@
-"""How much memory a process has needed."""
+"""How much memory a process needs, and those that it has started."""
 
 from __future__ import annotations
 
+import contextlib
+import math
+import os
 import resource
 import sys
+import time
+from pathlib import Path
 
-__all__ = ["peak_host_memory"]
+__all__ = ["MemoryMeter", "descendants", "host_memory", "peak_descendants_memory", "peak_host_memory"]
+
+_PROC = Path("/proc")
 
 
 def peak_host_memory(*, children: bool = False) -> int:
@@ -17,3 +24,89 @@ def peak_host_memory(*, children: bool = False) -> int:
     who = [resource.RUSAGE_SELF, *([resource.RUSAGE_CHILDREN] if children else [])]
     peak = max(resource.getrusage(each).ru_maxrss for each in who)
     return peak if sys.platform == "darwin" else peak * 1024  # elsewhere it is counted in KiB
+
+
+def host_memory() -> int:
+    """The main memory that this process holds now, in bytes.
+
+    Where the system keeps no count of that, the most it has ever held.
+    """
+    try:
+        pages = int((_PROC / "self/statm").read_text(encoding="ascii").split()[1])
+    except OSError:
+        return peak_host_memory()
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def descendants(pid: int | None = None) -> list[int] | None:
+    """The processes that a process has started, and those that they have; None where the system does not say.
+
+    Args:
+        pid: The process; None for this one.
+    """
+    if not (_PROC / "self/stat").exists():
+        return None
+    children: dict[int, list[int]] = {}
+    for stat in _PROC.glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            # The name may hold anything, brackets and blanks too; after it come the state and the parent.
+            parent = int(stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(stat.parent.name))
+    found = children.pop(os.getpid() if pid is None else pid, [])
+    for each in found:  # which grows meanwhile
+        found += children.pop(each, [])
+    return found
+
+
+def peak_descendants_memory(pid: int | None = None) -> int | None:
+    """The sum of the most main memory that each living descendant has held, in bytes.
+
+    Shared pages count for each. None where the system does not say.
+
+    Args:
+        pid: Whose descendants; None for this process's.
+    """
+    found = descendants(pid)
+    if found is None:
+        return None
+    total = 0
+    for each in found:
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            for line in (_PROC / f"{each}/status").read_text(encoding="utf-8", errors="replace").splitlines():
+                if line.startswith("VmHWM:"):
+                    total += int(line.split()[1]) * 1024
+    return total
+
+
+class MemoryMeter:
+    """What something needs beside what was held before: by how much this process grows, and its descendants.
+
+    Attributes:
+        growth: The most by which this process has grown since the meter was made, in bytes.
+        descendants: The most that all processes that it has started have held, as
+            `peak_descendants_memory` counts it; None where the system does not say.
+    """
+
+    def __init__(self) -> None:
+        self.growth = 0
+        self.descendants: int | None = None
+        self._before, self._peak_before = host_memory(), peak_host_memory()
+        self._looked = -math.inf
+        self.look()
+
+    def look(self, *, every: float = 0.0) -> None:
+        """Look how much it is now.
+
+        Args:
+            every: Do nothing if the last look is less than so many seconds ago.
+        """
+        if time.monotonic() - self._looked < every:
+            return
+        peak = peak_host_memory()
+        # A peak that is higher than before is exact; otherwise what is seen from time to time has to do.
+        most = peak if peak > self._peak_before else host_memory()
+        self.growth = max(self.growth, most - self._before)
+        started = peak_descendants_memory()
+        if started is not None:
+            self.descendants = max(self.descendants or 0, started)
+        self._looked = time.monotonic()

@@ -11,6 +11,7 @@ from test_alfred_engine import KITCHEN
 from test_alfred_environments import HEAT, run_expert, three_games, write_compact
 
 from multiturn.envs.alfred import TASK_TYPES, AlfworldEnvironment, alfworld, parse_problem
+from multiturn.envs.alfred.dataset import read_ids
 from multiturn.envs.alfred.pruning import prune
 from multiturn.errors import ConfigError, DataError
 
@@ -152,6 +153,85 @@ def test_alfworld_names_a_game_file_that_cannot_be_used(tmp_path: Path) -> None:
     path.write_text("{", encoding="utf-8")
     with pytest.raises(DataError, match="is not a game of ALFWorld"):
         env.reset(f"valid_unseen/{HEAT}")
+
+
+def test_the_instructions_are_in_the_wording_of_the_files(tmp_path: Path, data: Path) -> None:
+    write_game_file(tmp_path, HEAT, put="move {o} to {r}")
+    assert "move O to X" in alfworld(path=str(tmp_path)).instructions
+    assert "put O in/on X" in alfworld(path=str(tmp_path), grammar="put").instructions
+    assert "put O in/on X" in alfworld(path=str(data)).instructions
+
+
+def test_a_game_in_a_wording_of_its_own_is_played_in_it(tmp_path: Path) -> None:
+    """Between the two published wordings there may be others: "put", but arriving at the receptacle."""
+    path = write_game_file(tmp_path, HEAT)
+    game = json.loads(path.read_text(encoding="utf-8"))
+    game["grammar"] += 'action GotoLocation { feedback :: "You arrive at {r.name}. ..."; }'
+    path.write_text(json.dumps(game), encoding="utf-8")
+    env = alfworld(path=str(tmp_path))
+    env.reset(f"valid_unseen/{HEAT}")
+    assert env.step("go to fridge 1").observation == "You arrive at fridge 1. The fridge 1 is closed."
+    assert run_expert(env, f"valid_unseen/{HEAT}")[0]
+
+
+def test_a_list_of_games_makes_a_split(data: Path, tmp_path: Path) -> None:
+    """The split has the listed games in the order of the list, and their ids are those of their own split."""
+    games = [task.id for task in alfworld(path=str(data)).tasks("train")]
+    lines = [f"{games[2].partition('/')[2]}  # by its own id", "", f"json_2.1.1/{games[0]}/game.tw-pddl"]
+    listed = tmp_path / "ids.txt"
+    listed.write_text("\n".join(lines), encoding="utf-8")
+    env = alfworld(path=str(data), split_file=str(listed), limit=1)
+    assert [(task.id, task.split) for task in env.tasks("listed")] == [
+        (games[2], "listed"),
+        (games[0], "listed"),
+    ]
+    assert [task.id for task in env.tasks("train")] == games[:1], "other splits are as the other options say"
+    assert env.reset(games[2]).success is False
+    with pytest.raises(ConfigError, match="no task"):
+        env.reset(games[1])
+    assert env.fingerprint == alfworld(path=str(data)).fingerprint
+    with pytest.raises(ConfigError, match="it has train, listed"):
+        env.tasks("test")
+    with pytest.raises(ConfigError, match="`split_file`"):
+        alfworld(path=str(data)).tasks("listed")
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([HEAT, "pick_and_place_simple-Mug-None-Shelf-9/trial_9"], r"ids\.txt:2: there is no game .*Shelf-9"),
+        ([HEAT, f"train/{HEAT}"], r"ids\.txt:2: the game .* stands in line 1 already"),
+        (["trial_1"], r"ids\.txt:1: 'trial_1' is not a game id"),
+        (["/"], r"ids\.txt:1: '/' is not a game id"),
+    ],
+)
+def test_a_list_of_games_has_to_be_right(data: Path, tmp_path: Path, lines: list[str], message: str) -> None:
+    listed = tmp_path / "ids.txt"
+    listed.write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(DataError, match=message):
+        alfworld(path=str(data), split_file=str(listed))
+
+
+def test_a_list_of_games_has_to_be_a_file(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        alfworld(path=str(data), split_file=str(tmp_path / "none.txt"))
+    with pytest.raises(ConfigError, match="`split_file` is 3; it has to be a path"):
+        alfworld(path=str(data), split_file=3)  # type: ignore[arg-type]
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match="is not a text file"):
+        alfworld(path=str(data), split_file=str(tmp_path / "binary"))
+
+
+def test_the_ids_of_the_papers_test_are_134(shared_data: Path) -> None:
+    """They are ids as `split_file` takes them; none is a game for training."""
+    path = shared_data / "eto_indices" / "alfworld" / "gamefile_id.txt"
+    if not path.is_file():
+        pytest.skip("the paper's list is not among the benchmark data")
+    ids = [game_id for _, game_id in read_ids(path)]
+    assert len(ids) == 134
+    assert {game_id.partition("-")[0] for game_id in ids} == set(TASK_TYPES)
+    with lzma.open(shared_data / "alfworld" / "train.jsonl.xz") as file:
+        assert {json.loads(line)["id"] for line in file}.isdisjoint(ids)
 
 
 def test_alfworld_can_be_asked_for_one_wording(data: Path) -> None:

@@ -79,7 +79,7 @@ def test_both_are_environments(tmp_path: Path) -> None:
 def test_an_episode_from_the_first_sentence_to_the_reward(tmp_path: Path) -> None:
     env = alfworld(path=str(three_games(tmp_path)))
     step = env.reset(f"train/{HEAT}")
-    assert step.observation == INTRO.removeprefix("-= Welcome to TextWorld, ALFRED! =-\n\n")
+    assert step.observation == INTRO
     assert (step.reward, step.terminated, step.success, step.valid) == (0.0, False, False, True)
     step = env.step("dance")
     assert (step.observation, step.valid, step.reward) == ("Nothing happens.", False, 0.0)
@@ -94,6 +94,18 @@ def test_an_episode_from_the_first_sentence_to_the_reward(tmp_path: Path) -> Non
     assert (again.reward, again.terminated, again.success) == (0.0, True, True)
     assert again.observation == step.observation
     assert env.reset(f"train/{HEAT}").success is False
+
+
+def test_the_banner_can_be_left_out_and_then_the_fingerprint_says_so(tmp_path: Path) -> None:
+    folder = str(three_games(tmp_path))
+    plain, bare = alfworld(path=folder), alfworld(path=folder, banner=False)
+    assert bare.reset(f"train/{HEAT}").observation == INTRO.removeprefix(
+        "-= Welcome to TextWorld, ALFRED! =-\n\n"
+    )
+    assert plain.fingerprint != bare.fingerprint
+    assert household().reset("train/0").observation.startswith("You are in the middle of a room.")
+    with pytest.raises(ConfigError, match="`banner` is 1; it has to be true or false"):
+        alfworld(path=folder, banner=1)  # type: ignore[arg-type]
 
 
 def test_admissible_commands_are_told_only_on_request(tmp_path: Path) -> None:
@@ -161,6 +173,7 @@ def test_household_names_its_splits() -> None:
         ({"prior": math.nan}, "from 0 to 1"),
         ({"grammar": "newest"}, "does not know 'newest'; known are put, move"),
         ({"max_turns": 0}, "1 or more"),
+        ({"engine": "textwrld"}, "did you mean 'textworld'"),
     ],
 )
 def test_household_says_which_options_it_takes(options: dict[str, Any], message: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import multiturn
 from multiturn.envs.alfred import TASK_TYPES, Engine, Outcome, parse_problem
 
 if TYPE_CHECKING:
@@ -62,6 +63,35 @@ def test_every_answer_of_every_trace_is_the_same(
         steps += len(trace["steps"])
     assert steps >= 2000
     assert steps / spent > 500, "loading and playing, with admissible commands, has to do 500 steps a second"
+
+
+@pytest.mark.parametrize("banner", [True, False])
+def test_the_environment_answers_as_recorded(
+    shared_data: Path,
+    traces: list[dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    banner: bool,
+) -> None:
+    """As an agent sees it. Without the banner only the first observation differs: that line is gone."""
+    monkeypatch.setenv("MULTITURN_CACHE", str(tmp_path))
+    options = {} if banner else {"banner": False}
+    env = multiturn.make("alfworld", path=str(shared_data / "alfworld"), admissible=True, **options)
+    line = "" if banner else "-= Welcome to TextWorld, ALFRED! =-\n\n"
+    for trace in traces:
+        step = env.reset(f"{trace['split']}/{trace['id']}")
+        first = trace["reset"]
+        assert first["observation"].startswith(line)
+        assert step.observation == first["observation"].removeprefix(line)
+        assert step.info["admissible_commands"] == first["admissible_commands"]
+        assert step.success is first["won"]
+        for recorded in trace["steps"]:
+            step = env.step(recorded["action"])
+            answer = (step.observation, step.info["admissible_commands"], step.success, step.terminated)
+            expected = (recorded["observation"], recorded["admissible_commands"], recorded["won"])
+            assert answer == (*expected, recorded["done"]), f"{trace['id']}: {recorded['action']!r}"
+            assert step.valid is (recorded["observation"] != "Nothing happens.")
 
 
 def test_the_traces_cover_what_there_is(traces: list[dict[str, Any]]) -> None:

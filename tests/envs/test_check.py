@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from multiturn import check_env
 from multiturn.envs import Environment, ExpertAction, Step, Task, make
 from multiturn.errors import ConfigError
+from multiturn.memory import descendants
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,10 +79,44 @@ def test_a_good_environment_passes() -> None:
     # the random agent's three (only the right one is admissible), one after the end.
     assert report.steps == 3 * (4 + 3 + 1 + 3 + 3 + 1)
     assert report.steps_per_second > 0
+    assert report.memory_growth >= 0
     assert report.expert_returns == pytest.approx((1.0, 1.0, 1.0))
     assert report.random_returns == pytest.approx((1.0, 1.0, 1.0))
     assert env.closed == 2
     assert "counting: keeps the protocol" in report.describe()
+
+
+@pytest.mark.skipif(descendants() is None, reason="the system does not tell what is started")
+def test_memory_is_that_of_this_process_and_of_those_it_starts() -> None:
+    """An environment that holds 64 MiB more once it is reset, with a simulator that holds 32 MiB."""
+
+    class Heavy(Counting):
+        def __init__(self) -> None:
+            super().__init__()
+            self.held = b""
+            code = "held = b'x' * (32 << 20); print(flush=True); input()"
+            command = [sys.executable, "-c", code]
+            pipe = subprocess.PIPE
+            self.simulator = subprocess.Popen(command, stdin=pipe, stdout=pipe)  # noqa: S603 - ours
+            assert self.simulator.stdout is not None
+            self.simulator.stdout.readline()
+
+        def reset(self, task_id: str) -> Step:
+            self.held = self.held or b"x" * (64 << 20)
+            return super().reset(task_id)
+
+        def close(self) -> None:
+            super().close()
+            with self.simulator:
+                self.simulator.kill()
+
+    report = check_env(Heavy())
+    assert report.ok, report.describe()
+    assert 60 << 20 <= report.memory_growth <= 160 << 20
+    assert report.process_memory is not None
+    assert report.process_memory >= 32 << 20
+    growth, started = report.memory_growth / 2**20, report.process_memory / 2**20
+    assert f"  memory:      {growth:,.0f} MiB, and {started:,.0f} MiB in processes" in report.describe()
 
 
 def test_what_ships_passes() -> None:

@@ -8,10 +8,23 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from multiturn import make
-from multiturn.envs.scienceworld import TASK_TYPES, TURN_LIMITS, scienceworld, task_type_name
+from multiturn.agents.formats import FORMATS
+from multiturn.agents.scripted import ScriptedAgent
+from multiturn.envs.scienceworld import (
+    PAPER_SPLITS,
+    TASK_TYPES,
+    TURN_LIMITS,
+    paper_overlap,
+    paper_tasks,
+    scienceworld,
+    task_type_name,
+)
 from multiturn.envs.scienceworld import environment as module
 from multiturn.envs.scienceworld.tasks import spread
+from multiturn.envs.slots import LocalSlot
 from multiturn.errors import ConfigError, EnvironmentFaultError, MissingExtraError
+from multiturn.rollouts.collect import CollectSettings, Job, collect
+from multiturn.rollouts.store import read_rollouts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,6 +99,20 @@ def test_the_return_is_the_best_score(stand_in: type[StandIn]) -> None:
     assert (after.reward, after.terminated, after.observation) == (0.0, True, "4"), "nothing happens any more"
 
 
+def test_the_best_and_the_final_score_are_kept_with_the_episode(
+    stand_in: type[StandIn], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores .25, .50, .10, then the turn limit: the reward is .50, the final score .10."""
+    monkeypatch.setenv("MULTITURN_PROGRESS", "off")
+    stand_in.script = tuple((f"{i}", score, False) for i, score in enumerate((0.25, 0.5, 0.1)))
+    slot = LocalSlot(lambda: scienceworld(task_types=[FIND], max_turns=3))
+    settings = CollectSettings(format=FORMATS["action"])
+    collect(ScriptedAgent(lambda _: "wait"), [slot], [Job(task_id=f"{FIND}/0")], tmp_path / "r", settings)
+    (trajectory,) = read_rollouts(tmp_path / "r")
+    assert trajectory.reward == 0.5
+    assert trajectory.info["environment"] == {"score": 0.1, "best": 0.5}
+
+
 def test_completing_the_task_is_success(stand_in: type[StandIn]) -> None:
     stand_in.script = (("Yes.", 1.0, True),)
     env = scienceworld(task_types=[FIND])
@@ -155,8 +182,64 @@ def test_tasks_are_spread_and_mixed(stand_in: type[StandIn]) -> None:
     assert [task.id for task in env.tasks("train")] == [f"{FIND}/0", "boil/0", f"{FIND}/2", "boil/2"]
     assert [task.id for task in env.tasks("test")][-2:] == [f"{FIND}/9", "boil/9"]
     assert {(task.split, task.type) for task in env.tasks("dev")} == {("dev", FIND), ("dev", "boil")}
-    with pytest.raises(ConfigError, match="no split 'valid'; it has train, dev, test"):
+    with pytest.raises(
+        ConfigError, match="no split 'valid'; it has train, dev, test, paper-train, paper-seen"
+    ):
         env.tasks("valid")
+
+
+def test_the_paper_s_lists() -> None:
+    """Their sizes, and what was counted in them: 24 task types, 54 tasks both trained and evaluated on."""
+    lists = {split: paper_tasks(split) for split in PAPER_SPLITS}
+    assert {split: len(tasks) for split, tasks in lists.items()} == {
+        "paper-train": 1483,
+        "paper-seen": 194,
+        "paper-unseen": 211,
+    }
+    assert all(len(set(tasks)) == len(tasks) for tasks in lists.values())
+    assert all({kind for kind, _ in tasks} == set(TURN_LIMITS) for tasks in lists.values())
+    overlap = paper_overlap()
+    assert {split: len(ids) for split, ids in overlap.items()} == {"paper-seen": 54, "paper-unseen": 0}
+    train, seen = ({f"{kind}/{n}" for kind, n in lists[split]} for split in ("paper-train", "paper-seen"))
+    assert set(overlap["paper-seen"]) == train & seen
+    with pytest.raises(ConfigError, match="no task list 'train'; it has paper-train"):
+        paper_tasks("train")
+
+
+def test_the_paper_s_lists_are_those_of_its_code(shared_data: Path) -> None:
+    files = ("train_indices.json", "dev_indices.json", "test_indices.json")
+    for split, name in zip(PAPER_SPLITS, files, strict=True):
+        published = json.loads((shared_data / "eto_indices/sciworld" / name).read_text(encoding="utf-8"))
+        assert paper_tasks(split) == tuple((task_type_name(kind), n) for kind, n in published)
+
+
+def test_the_paper_s_splits(stand_in: type[StandIn]) -> None:
+    """The lists, task types in turns; those to evaluate on with or without what is trained on."""
+    env = scienceworld()
+    for split in PAPER_SPLITS:
+        tasks = env.tasks(split)
+        assert sorted(task.id for task in tasks) == sorted(f"{kind}/{n}" for kind, n in paper_tasks(split))
+        assert {task.split for task in tasks} == {split}
+        assert {task.type for task in tasks[:24]} == set(TURN_LIMITS), "any beginning is mixed"
+    assert stand_in.started == 1
+    strict = scienceworld(exclude_overlap=True)
+    kept = {task.id for task in strict.tasks("paper-seen")}
+    assert len(kept) == 194 - 54
+    assert kept == {task.id for task in env.tasks("paper-seen")} - set(paper_overlap()["paper-seen"])
+    assert strict.tasks("paper-train") == env.tasks("paper-train")
+    assert strict.fingerprint == f"{env.fingerprint}/without-overlap"
+
+
+def test_a_part_of_the_paper_s_splits(stand_in: type[StandIn]) -> None:
+    """Published for unseen: variations 21 to 29 of these two."""
+    env = scienceworld(task_types=["boil", "melt"], limit={"paper-unseen": 3, "paper-train": 1})
+    ids = [task.id for task in env.tasks("paper-unseen")]
+    assert ids == ["boil/21", "melt/21", "boil/24", "melt/24", "boil/27", "melt/27"]
+    assert len(env.tasks("paper-train")) == 2
+    assert len(env.tasks("paper-seen")) == 13, "6 and 7"
+    unused = scienceworld(task_types=["mendelian-genetics-known-plant"])
+    with pytest.raises(ConfigError, match="paper-seen has no task of mendelian-genetics-known-plant"):
+        unused.tasks("paper-seen")
 
 
 def test_spread_keeps_the_order_and_the_number() -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
 import shutil
 import signal
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,9 +15,11 @@ from multiturn.envs.scienceworld import TASK_TYPES, ScienceWorld, scienceworld
 from multiturn.envs.scienceworld.java import Simulator
 from multiturn.envs.slots import ProcessSlot, make_slots
 from multiturn.errors import ConfigError, EnvironmentFaultError
+from multiturn.memory import descendants
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 FIND = "find-animal"
 OPTIONS: dict[str, Any] = {"task_types": [FIND, "lifespan-longest-lived"], "limit": {"train": 4, "test": 2}}
@@ -98,18 +98,6 @@ def test_java_that_is_killed_is_started_again(real: ScienceWorld) -> None:
     assert real.reset(f"{FIND}/3").observation.startswith("Your task is")
 
 
-def children(parent: int | None) -> list[int]:
-    """The processes that a process has started."""
-    if not Path("/proc/self/stat").exists():
-        pytest.skip("needs /proc to find a process's children")
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            if int(stat.read_text(encoding="utf-8").rpartition(")")[2].split()[1]) == parent:
-                found.append(int(stat.parent.name))
-    return found
-
-
 def test_java_that_is_killed_in_a_slot(real: ScienceWorld) -> None:
     """The slot says what happened and is ready to play the same episode again, to the letter."""
     expected = real.reset(f"{FIND}/3").observation
@@ -121,7 +109,7 @@ def test_java_that_is_killed_in_a_slot(real: ScienceWorld) -> None:
         answer = slot.poll(240.0)
         assert answer is not None
         assert answer.step is not None
-        (java,) = children(slot.pid)
+        (java,) = descendants(slot.pid) or pytest.skip("the system does not tell a process's children")
         os.kill(java, signal.SIGKILL)
         slot.start("step", "look around")
         with pytest.raises(EnvironmentFaultError, match="lost ScienceWorld's Java process") as caught:

@@ -246,6 +246,18 @@ def test_wait_any_returns_when_something_is_there() -> None:
             slot.close()
 
 
+def test_wait_any_does_not_wait_for_what_it_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment in this process is ready once it is asked; a slot of one's own is given a moment."""
+    naps: list[float] = []
+    monkeypatch.setattr("time.sleep", naps.append)
+    own = cast("EnvironmentSlot", object())
+    assert wait_any([LocalSlot(Faulty), own], 5.0)
+    assert naps == []
+    assert wait_any([own], 5.0)
+    assert wait_any([own], 0.0)
+    assert naps == [0.001, 0.0]
+
+
 def test_a_local_environment_that_fails_to_close(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(self: Faulty) -> None:
         raise OSError("stuck")

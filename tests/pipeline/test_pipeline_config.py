@@ -192,3 +192,11 @@ def test_every_key_is_documented() -> None:
         documented = (section.__doc__ or "") + "".join(base.__doc__ or "" for base in section.__mro__[1:-1])
         for key in getattr(section, "model_fields", {}):
             assert f"        {key}: " in documented, f"{section.__name__}.{key} has no docstring entry"
+
+
+def test_a_protocol_that_there_is_not_is_told_with_its_key(tmp_path: Path) -> None:
+    text = "name: x\nenvironment: {name: 'mine:Env'}\nprompt: {instructions: protocol}\n"
+    with pytest.raises(
+        ConfigError, match=r"prompt\.instructions: the paper has no protocol for .*'mine:Env'"
+    ):
+        load_config(written(tmp_path, text))

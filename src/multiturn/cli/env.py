@@ -1,5 +1,6 @@
 """``multiturn env``: what environments there are, and whether one keeps the rules."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -8,7 +9,11 @@ from multiturn.cli import options
 
 __all__ = ["app"]
 
-app = typer.Typer(help="List environments and check them.", no_args_is_help=True, rich_markup_mode="markdown")
+app = typer.Typer(
+    help="List environments, get them ready, and check them.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
 
 
 @app.command("list")
@@ -49,7 +54,7 @@ def check(
     env_options: options.EnvOptions = None,
     seed: options.Seed = 0,
 ) -> None:
-    """Check that an environment keeps the protocol, and measure its speed.
+    """Check that an environment keeps the protocol, and measure its speed and memory.
 
     Leaves with 5 where it does not.
 
@@ -60,13 +65,49 @@ def check(
     from multiturn.envs.check import check_env
     from multiturn.envs.registry import make
     from multiturn.errors import EnvironmentFaultError
+    from multiturn.memory import MemoryMeter
 
     settings: dict[str, Any] = options.environment_settings(name, env_options, None).options
+    meter = MemoryMeter()  # before the environment, which may hold much from the first moment
     env = make(name, **settings)
     try:
-        report = check_env(env, split=split, episodes=episodes, seed=seed)
+        report = check_env(env, split=split, episodes=episodes, seed=seed, meter=meter)
     finally:
         env.close()
     Console().print(report.describe(), markup=False)
     if not report.ok:
         raise EnvironmentFaultError(f"{name} breaks the environment protocol; see above")
+
+
+@app.command("prepare")
+def prepare(
+    name: Annotated[str, typer.Argument(help="A registered environment, or module:factory.")],
+    *,
+    path: Annotated[
+        Path | None, typer.Option(help="The folder with its data; where it looks by default without it.")
+    ] = None,
+) -> None:
+    """Get an environment ready: look at its files and packages, and build what can be built beforehand.
+
+    Leaves with 2 where something is missing; each finding says what to do.
+
+    Example: `multiturn env prepare webshop --path data/webshop`
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    from multiturn.envs.prepare import prepare as prepare_environment
+    from multiturn.errors import ConfigError
+
+    findings = prepare_environment(name, path)
+    console = Console()
+    for finding in findings:
+        mark = Text("ok   ", style="green") if finding.ok else Text("wrong", style="bold red")
+        console.print(mark, Text(f" {finding.what}"), sep="")
+        if finding.remedy:
+            console.print(Text(f"      {finding.remedy}"))
+    if not findings:
+        console.print(f"{name} needs nothing")
+    wrong = sum(not finding.ok for finding in findings)
+    if wrong:
+        raise ConfigError(f"{name} is not ready: {wrong} of {len(findings)} findings are wrong; see above")

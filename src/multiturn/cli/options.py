@@ -81,7 +81,11 @@ Format: TypeAlias = Annotated[str, typer.Option("--format", help="react or actio
 Slots: TypeAlias = Annotated[int, typer.Option(min=1, help="Conversations decoded side by side.")]
 NewTokens: TypeAlias = Annotated[int, typer.Option(min=1, help="Tokens in one turn at most.")]
 Instructions: TypeAlias = Annotated[
-    str, typer.Option(help="environment (what it tells agents), none, or a text of your own.")
+    str,
+    typer.Option(
+        help="environment (what it tells agents), protocol (the paper's, with an example), none, or a text "
+        "of your own."
+    ),
 ]
 
 

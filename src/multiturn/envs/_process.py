@@ -90,19 +90,21 @@ class WorkerProcess:
             timeout: Seconds to wait.
         """
         with ANSWERED:
-            ANSWERED.wait_for(lambda: self._lines, timeout)
+            if timeout > 0.0:  # a rollout polls many slots again and again, most of them without waiting
+                ANSWERED.wait_for(lambda: self._lines, timeout)
             if not self._lines:
                 return None
             return self._lines.popleft() if self._lines[0] else b""
 
     def last_words(self) -> str:
         """How the process ended and the last that it printed, for an error message."""
-        self._readers[1].join(1.0)
         if self._popen.returncode is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._popen.wait(1.0)
-                # At once: from now on the number may go to another group, so `kill` leaves it alone.
+                # At once: from now on the number may go to another group, so `kill` leaves it alone. And
+                # whatever it has started may hold its stderr open, so that there would be no last word.
                 _kill_group(self._popen.pid)
+        self._readers[1].join(1.0)
         code = self._popen.returncode
         how = "is still there" if code is None else f"exit code {code}" if code >= 0 else _signal_name(-code)
         words = b"".join(list(self._last_words)).decode("utf-8", "replace")[-_LAST_WORDS_CHARS:].strip()

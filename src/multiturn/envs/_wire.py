@@ -154,8 +154,9 @@ def answer_call(env: Environment, call: str, argument: str) -> SlotAnswer:
         argument: The task's id, the action, or nothing.
 
     Raises:
-        EnvironmentFaultError: The answer is unusable, or the environment raised something unexpected.
-        ConfigError: The environment says that the argument is a mistake, an unknown task for example.
+        EnvironmentFaultError: The answer is unusable, or the environment raised something unexpected, which
+            is anything after an action.
+        ConfigError: The environment says that the task is a mistake, an unknown one for example.
     """
     try:
         if call == "expert":
@@ -164,9 +165,11 @@ def answer_call(env: Environment, call: str, argument: str) -> SlotAnswer:
             )
         step = env.reset(argument) if call == "reset" else env.step(argument)
         return SlotAnswer(step=checked_step(step), expert=None, max_turns=_checked_limit(env.max_turns))
-    except MultiturnError:
+    except EnvironmentFaultError:
         raise
     except Exception as error:
+        if call != "step" and isinstance(error, MultiturnError):
+            raise
         raise EnvironmentFaultError(f"it raised {type(error).__name__}: {error}", kind="raised") from error
 
 

@@ -12,6 +12,7 @@ import queue
 import signal
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 from multiturn.envs import _wire, registry
@@ -62,7 +63,20 @@ def _take_over_standard_streams() -> tuple[BinaryIO, BinaryIO]:
     os.dup2(nothing, 0)
     os.close(nothing)
     os.dup2(2, 1)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=partial(_let_go, calls.fileno(), answers.fileno()))
     return calls, answers
+
+
+def _let_go(*pipes: int) -> None:
+    """In a child that the environment has forked: it must neither answer calls nor hold the pipes open.
+
+    The numbers stay taken, so that nothing else is written into what is opened under them later.
+    """
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for pipe in pipes:
+        os.dup2(nothing, pipe, inheritable=False)
+    os.close(nothing)
 
 
 def _read_calls(calls: BinaryIO, requests: queue.SimpleQueue[dict[str, object] | None]) -> None:

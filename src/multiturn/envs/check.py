@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from multiturn.envs import _wire
 from multiturn.envs.base import Environment, Step, Task
+from multiturn.envs.check_report import CheckReport, Finding
 from multiturn.errors import ConfigError, EnvironmentFaultError, MultiturnError
+from multiturn.memory import MemoryMeter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,72 +25,17 @@ RUBBISH = ("", "xyzzy plugh 31337", "go to \u2603\x00 [[<|im_end|>]]", "look " *
 """Actions that nearly every environment should refuse."""
 
 _TOLERANCE = 1e-6
+_LOOK_SECONDS = 0.2
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """Something the checker found.
-
-    Attributes:
-        level: ``error`` for a broken rule of the protocol, ``warning`` for what is merely suspicious.
-        where: What was being checked.
-        message: What is wrong, and what the protocol wants.
-    """
-
-    level: Literal["error", "warning"]
-    where: str
-    message: str
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class CheckReport:
-    """What the checker found and measured.
-
-    Attributes:
-        name: The environment's name.
-        fingerprint: The environment's fingerprint.
-        findings: What is wrong, errors first; each said once.
-        tasks: How many tasks the split has.
-        steps: How many steps were taken.
-        steps_per_second: How many ``step`` calls the environment answered in a second; 0 without steps.
-        resets_per_second: The same for ``reset``.
-        expert_returns: The returns of the expert's episodes; empty where there is no expert.
-        random_returns: The returns of a random agent's; empty where ``Step.info`` has no
-            ``admissible_commands``.
-    """
-
-    name: str
-    fingerprint: str
-    findings: tuple[Finding, ...]
-    tasks: int
-    steps: int
-    steps_per_second: float
-    resets_per_second: float
-    expert_returns: tuple[float, ...]
-    random_returns: tuple[float, ...]
-
-    @property
-    def ok(self) -> bool:
-        """Whether no rule of the protocol is broken."""
-        return not any(finding.level == "error" for finding in self.findings)
-
-    def describe(self) -> str:
-        """The report as plain text."""
-        speed = f"{self.steps_per_second:,.0f} steps/s, {self.resets_per_second:,.0f} resets/s"
-        not_played = "not played; Step.info has no admissible_commands"
-        lines = [
-            f"{self.name or 'environment'}: {'keeps' if self.ok else 'breaks'} the protocol",
-            f"  fingerprint: {self.fingerprint}",
-            f"  tasks:       {self.tasks:,}",
-            f"  speed:       {speed} (over {self.steps:,} steps)",
-            f"  expert:      {_returns(self.expert_returns, 'none, or it gave up at once')}",
-            f"  random:      {_returns(self.random_returns, not_played)}",
-        ]
-        lines += [f"  {finding.level}: {finding.where}: {finding.message}" for finding in self.findings]
-        return "\n".join(lines)
-
-
-def check_env(env: Environment, *, split: str = "train", episodes: int = 3, seed: int = 0) -> CheckReport:
+def check_env(
+    env: Environment,
+    *,
+    split: str = "train",
+    episodes: int = 3,
+    seed: int = 0,
+    meter: MemoryMeter | None = None,
+) -> CheckReport:
     """Check that an environment keeps the protocol, and measure its speed. It is closed afterwards.
 
     It is asked for its tasks, reset to some of them, told rubbish, played by its expert, played again by the
@@ -101,17 +47,19 @@ def check_env(env: Environment, *, split: str = "train", episodes: int = 3, seed
         split: The split whose tasks are played.
         episodes: How many tasks, spread over the split.
         seed: Seeds the random agent.
+        meter: Measures the memory; one that was made before the environment counts what making it took.
 
     Returns:
         The report; its ``ok`` says whether no rule is broken.
     """
-    return _Checker(env, split, seed).run(episodes)
+    return _Checker(env, split, seed, meter or MemoryMeter()).run(episodes)
 
 
 class _Checker:
-    def __init__(self, env: Environment, split: str, seed: int) -> None:
+    def __init__(self, env: Environment, split: str, seed: int, meter: MemoryMeter) -> None:
         self._env = env
         self._split = split
+        self._meter = meter
         self._rng = np.random.default_rng(seed)
         self._findings: dict[tuple[str, str], Finding] = {}
         self._seconds = {"reset": 0.0, "step": 0.0, "expert": 0.0}
@@ -135,6 +83,7 @@ class _Checker:
             except MultiturnError as error:
                 self._error(where, f"a task of the split was refused: {error}")
         self._unknown_task()
+        self._meter.look()
         self._close()
         rates = {call: self._calls[call] / s if s > 0.0 else 0.0 for call, s in self._seconds.items()}
         return CheckReport(
@@ -145,6 +94,8 @@ class _Checker:
             steps=self._calls["step"],
             steps_per_second=rates["step"],
             resets_per_second=rates["reset"],
+            memory_growth=self._meter.growth,
+            process_memory=self._meter.descendants,
             expert_returns=tuple(expert),
             random_returns=tuple(random),
         )
@@ -167,6 +118,7 @@ class _Checker:
             ) from fault
         self._seconds[call] += time.perf_counter() - started
         self._calls[call] += 1
+        self._meter.look(every=_LOOK_SECONDS)
         # What cannot be sent cannot be isolated, nor stored.
         _wire.dump(_wire.encode_answer(answer))
         return answer
@@ -326,9 +278,3 @@ _PROTOCOL = (
     *("name", "fingerprint", "instructions", "invalid_observation", "max_turns"),
     *("tasks", "reset", "step", "expert_action", "close"),
 )
-
-
-def _returns(values: Sequence[float], nothing: str) -> str:
-    if not values:
-        return nothing
-    return f"mean return {sum(values) / len(values):.3f} over {len(values)} episodes"

@@ -52,12 +52,14 @@ class Entry:
         summary: One line for lists.
         isolate: Whether it lives in a process of its own unless the user says otherwise: for environments
             that can hang or crash. A factory can also say so itself, by an attribute ``isolate = True``.
+        isolate_with: Options, with their values, any of which makes it live in a process of its own too.
     """
 
     name: str
     target: EnvironmentFactory | str
     summary: str = ""
     isolate: bool = False
+    isolate_with: tuple[tuple[str, str], ...] = ()
 
     def factory(self) -> EnvironmentFactory:
         """The factory itself, imported if need be.
@@ -67,12 +69,17 @@ class Entry:
         """
         return self.target if callable(self.target) else _import(self.target)
 
-    def isolated(self) -> bool:
+    def isolated(self, options: Mapping[str, object] | None = None) -> bool:
         """Whether it lives in a process of its own by default.
+
+        Args:
+            options: The options that it is made with.
 
         Raises:
             ConfigError: Its factory, which is asked where the entry does not say, cannot be imported.
         """
+        if any((options or {}).get(option) == value for option, value in self.isolate_with):
+            return True
         if self.isolate or self.name in _BUILT_IN:
             return self.isolate
         return getattr(self.factory(), "isolate", False) is True
@@ -120,11 +127,24 @@ _BUILT_IN = {
             name="household",
             target="multiturn.envs.alfred:household",
             summary="generated household games in the text world of ALFRED; pure Python, seeded, any number",
+            # TextWorld's planner is C++ that ends its process on some errors.
+            isolate_with=(("engine", "textworld"),),
         ),
         Entry(
             name="alfworld",
             target="multiturn.envs.alfred:alfworld",
             summary="the real ALFWorld text games, played by the same engine; needs their files",
+            isolate_with=(("engine", "textworld"),),
+        ),
+        Entry(
+            name="webshop",
+            target="multiturn.envs.webshop:webshop",
+            summary="WebShop, re-implemented to the letter; needs the original's data files",
+        ),
+        Entry(
+            name="webshop-generated",
+            target="multiturn.envs.webshop:webshop_generated",
+            summary="a shop with made-up products in WebShop's pages and rules; pure Python, seeded",
         ),
         Entry(
             name="scienceworld",

@@ -34,6 +34,8 @@ __all__ = [
 
 Call = Literal["reset", "step", "expert"]
 
+_NAP_SECONDS = 0.001
+
 
 @runtime_checkable
 class EnvironmentSlot(Protocol):
@@ -189,7 +191,7 @@ def make_slots(
         raise ConfigError(f"{count} slots make no rollout; at least one is needed")
     entry = registry.find(name)
     registry.check_options(name, options)
-    if isolate if isolate is not None else entry.isolated():
+    if isolate if isolate is not None else entry.isolated(options):
         target = entry.importable()
         return [ProcessSlot(target, options, deadline=deadline) for _ in range(count)]
     return [LocalSlot(partial(registry.make, name, **options)) for _ in range(count)]
@@ -203,13 +205,20 @@ def wait_any(slots: Iterable[EnvironmentSlot], timeout: float) -> bool:
         timeout: Seconds to wait at most.
 
     Returns:
-        Whether there is such a slot. Slots of other kinds than `ProcessSlot` always count as such.
+        Whether there is such a slot. Slots of other kinds than `ProcessSlot` always count as such; those that
+        are not from here, which may need time all the same, after a millisecond.
     """
     until = time.monotonic() + timeout
     watched = list(slots)
 
     def ready() -> bool:
-        return any(not isinstance(slot, ProcessSlot) or slot.ready for slot in watched)
+        return any(slot.ready for slot in watched if isinstance(slot, ProcessSlot))
+
+    if not all(isinstance(slot, ProcessSlot) for slot in watched):
+        if not any(isinstance(slot, LocalSlot) for slot in watched) and not ready():
+            # Whoever asks in a loop shall leave them some of the processor.
+            time.sleep(min(timeout, _NAP_SECONDS))
+        return True
 
     with ANSWERED:
         while not ready():

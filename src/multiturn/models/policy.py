@@ -15,7 +15,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from multiturn.models.cache import replace_folder
+from multiturn.cache import replace_folder
 from multiturn.models.quiet import quiet
 
 if TYPE_CHECKING:

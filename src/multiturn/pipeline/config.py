@@ -88,12 +88,16 @@ class PromptSettings(_Section):
     Attributes:
         chat_template: ``model`` (the tokenizer's own), ``compact`` (few markup tokens), or a Jinja file.
         format: ``react`` (Thought and Action) or ``action`` (the bare action).
-        instructions: ``environment`` (what the environment tells agents), ``none``, or a text of your own.
+        instructions: ``environment`` (what the environment tells agents), ``protocol`` (what the DMPO paper's
+            agents are told on the benchmark, in our words, with an example), ``none``, or a text of your own.
+        instructions_role: ``system``, or ``user`` for chat templates that know no system message: they are
+            then the beginning of the first user message.
     """
 
     chat_template: str = "model"
     format: Literal["react", "action"] = "react"
     instructions: str = "environment"
+    instructions_role: Literal["system", "user"] = "system"
 
 
 class LoraSettings(_Section):
@@ -256,12 +260,21 @@ class PairsSettings(_Section):
     """Preference pairs.
 
     Attributes:
+        strategy: ``expert-vs-rollout``, or one that pairs the trajectories of a task among themselves, the
+            expert's with them: ``best-vs-worst``, ``all-above-margin``, ``length-matched`` or
+            ``first-divergence``.
+        shared_turns: ``score`` keeps whole trajectories; ``context`` moves the turns that both sides share
+            into the prompt, where nothing is scored.
         min_gap: The least difference of returns within a pair.
         max_pairs_per_task: More pairs of one task than this are dropped; null keeps all.
         noise: ``keep`` or ``drop`` dispreferred trajectories with repeated actions or meaningless text.
     """
 
-    min_gap: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    strategy: Literal[
+        "expert-vs-rollout", "best-vs-worst", "all-above-margin", "length-matched", "first-divergence"
+    ] = "expert-vs-rollout"
+    shared_turns: Literal["score", "context"] = "score"
+    min_gap: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
     max_pairs_per_task: Count | None = None
     noise: Literal["keep", "drop"] = "keep"
 

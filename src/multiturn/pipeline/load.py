@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from multiturn.envs.protocols import PROTOCOL, protocol_for
 from multiturn.errors import ConfigError
 from multiturn.pipeline.config import NAME_PATTERN, REFERENCE, SFT, Config, PreferenceSettings
 
@@ -52,7 +53,7 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(f"{path}: must be a mapping of settings, not {type(content).__name__}")
     elsewhere = {".".join(assign(content, override)): "--set" for override in overrides}
     config = validated(Config, content, where=str(path), elsewhere=elsewhere)
-    problems = [f"{_place(problem, str(path), elsewhere)}: {problem}" for problem in _method_problems(config)]
+    problems = [f"{_place(problem, str(path), elsewhere)}: {problem}" for problem in _problems(config)]
     if problems:
         raise ConfigError("\n".join(problems))
     return config
@@ -83,6 +84,16 @@ def validated(
         places = [_place(problem, where, elsewhere or {}) for problem in problems]
         lines = [f"{place}: {problem}" for place, problem in zip(places, problems, strict=True)]
         raise ConfigError("\n".join(lines)) from None
+
+
+def _problems(config: Config) -> Iterator[str]:
+    """What only the whole of a configuration shows."""
+    if config.prompt.instructions == PROTOCOL:
+        try:
+            protocol_for(config.environment.name)
+        except ConfigError as error:
+            yield f"prompt.instructions: {error}"
+    yield from _method_problems(config)
 
 
 def _method_problems(config: Config) -> Iterator[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from multiturn.agents.formats import action_format
 from multiturn.agents.local import LocalAgent
 from multiturn.envs import registry
+from multiturn.envs.protocols import PROTOCOL, protocol_for
 from multiturn.envs.slots import make_slots
 from multiturn.errors import ConfigError
 from multiturn.models.load import ModelSpec, Policy, load_policy
@@ -153,9 +154,14 @@ def _slots(environment: EnvironmentSettings, wanted: int) -> Iterator[list[Envir
 
 
 def _collect_settings(environment: EnvironmentSettings, prompt: PromptSettings, seed: int) -> CollectSettings:
+    form = action_format(prompt.format)
+    instructions = prompt.instructions
+    if instructions == PROTOCOL:
+        instructions = protocol_for(environment.name).preamble(form.instructions, form.compose)
     return CollectSettings(
-        format=action_format(prompt.format),
+        format=form,
         max_turns=environment.max_turns,
-        instructions=prompt.instructions,
+        instructions=instructions,
+        instructions_role=prompt.instructions_role,
         seed=seed,
     )

@@ -295,5 +295,3 @@ class _Table:
     def _wait(self) -> None:
         """Nothing is ready anywhere: sleep until a slot is."""
         wait_any([self._slots[index] for index in self._calls], _WAIT_SECONDS)
-        # Slots that cannot be waited for count as ready.
-        time.sleep(0.001)

@@ -12,12 +12,13 @@ from typing import TypeVar
 
 from multiturn.envs.alfred.catalogue import ROOMS
 from multiturn.envs.alfred.engine import Engine, Outcome
-from multiturn.envs.alfred.environment import AlfredEnvironment, AlfworldEnvironment, HouseholdEnvironment
+from multiturn.envs.alfred.environment import ENGINES, PYTHON, AlfredEnvironment, HouseholdEnvironment
 from multiturn.envs.alfred.expert import LIKELY, SEARCHES
 from multiturn.envs.alfred.games import TASK_TYPES
 from multiturn.envs.alfred.generator import SIZES, HouseholdSettings, rooms_for
 from multiturn.envs.alfred.pddl import Problem, parse_problem
 from multiturn.envs.alfred.pruning import LEAST_RECEPTACLES
+from multiturn.envs.alfred.real_games import AlfworldEnvironment
 from multiturn.envs.alfred.text import GRAMMARS, MOVE, PUT, Grammar
 from multiturn.errors import ConfigError
 
@@ -61,6 +62,7 @@ def household(
     grammar: str = "put",
     admissible: bool = False,
     search: str = LIKELY,
+    engine: str = PYTHON,
 ) -> HouseholdEnvironment:
     """Household games that are generated on the spot, in ALFWorld's six task types and its sentences.
 
@@ -83,9 +85,12 @@ def household(
         admissible: Whether each step's info lists the admissible commands.
         search: How the expert looks for things: likely (where they usually are) or listed (in the order in
             which the room lists its receptacles, which is easier to imitate).
+        engine: What plays the games: python (the engine here) or textworld (the official one, slow; needs the
+            extra ``multiturn[alfworld]``). They answer the same.
 
     Raises:
         ConfigError: An option is not usable; the message says what is.
+        MissingExtraError: The engine is not installed.
     """
     name = "household"
     chosen = SIZES[_one_of(name, "size", size, tuple(SIZES))]
@@ -107,6 +112,7 @@ def household(
         max_turns=_whole_or(usual_turns, name, "max_turns", max_turns, 1),
         admissible=admissible,
         search=_one_of(name, "search", search, SEARCHES),
+        engine=_one_of(name, "engine", engine, ENGINES),
     )
 
 
@@ -122,6 +128,9 @@ def alfworld(
     max_turns: int = 40,
     admissible: bool = False,
     search: str = LIKELY,
+    banner: bool = True,
+    engine: str = PYTHON,
+    split_file: str | None = None,
 ) -> AlfworldEnvironment:
     """The real games of ALFWorld: train, valid_seen and valid_unseen.
 
@@ -144,9 +153,17 @@ def alfworld(
         admissible: Whether each step's info lists the admissible commands.
         search: How the expert looks for things: likely (where they usually are) or listed (in the order in
             which the room lists its receptacles, which is easier to imitate).
+        banner: Whether the first observation begins with the simulator's "-= Welcome to TextWorld, ALFRED!
+            =-", as the original's does; the paper's code takes it off.
+        engine: What plays the games: python (the engine here) or textworld (the official one, slow; needs the
+            extra ``multiturn[alfworld]``). They answer the same.
+        split_file: A text file with a game id (``<folder>/<trial>``) in each line: the split ``listed`` then
+            has exactly these games, in this order, from whichever split has them.
 
     Raises:
         ConfigError: The games are not there, or an option is not usable; the message says what to do.
+        DataError: ``split_file`` names a game that is not there.
+        MissingExtraError: The engine is not installed.
     """
     name = "alfworld"
     pruned = None
@@ -166,7 +183,22 @@ def alfworld(
         max_turns=_whole(name, "max_turns", max_turns, 1),
         admissible=admissible,
         search=_one_of(name, "search", search, SEARCHES),
+        banner=_flag(name, "banner", banner),
+        engine=_one_of(name, "engine", engine, ENGINES),
+        split_file=_text_or_none(name, "split_file", split_file),
     )
+
+
+def _text_or_none(environment: str, option: str, value: object) -> str | None:
+    if value is None or (isinstance(value, str) and value):
+        return value
+    raise ConfigError(f"{environment}: the option `{option}` is {value!r}; it has to be a path")
+
+
+def _flag(environment: str, option: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigError(f"{environment}: the option `{option}` is {value!r}; it has to be true or false")
+    return value
 
 
 def _whole(environment: str, option: str, value: object, least: int) -> int:

@@ -16,18 +16,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from multiturn.envs.alfred.games import TASK_TYPES
+from multiturn.envs.alfred.logic import Logic
 from multiturn.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["DATA_VARIABLE", "SPLITS", "Entry", "RawGame", "SplitFiles", "open_splits"]
+__all__ = ["DATA_VARIABLE", "SPLITS", "Entry", "RawGame", "SplitFiles", "open_splits", "read_ids"]
 
 DATA_VARIABLE = "MULTITURN_ALFWORLD_DATA"
 SPLITS = ("train", "valid_seen", "valid_unseen")
 
 _COUNTED = "(receptacleAtLocation "
 _TASK = re.compile(r"Your task is to: (.*?)\.?\\?\"")
+_SOLVABLE = re.compile(r'"solvable"\s*:\s*(true|false)\b')
 _CACHE_VERSION = 1
 
 
@@ -56,12 +58,12 @@ class RawGame:
     Attributes:
         task: The goal sentence.
         pddl: The problem.
-        moves: Whether the file's own grammar says "move X to Y" instead of "put X in/on Y".
+        logic: The rules and sentences that the file brings; None if it brings none.
     """
 
     task: str
     pddl: str
-    moves: bool = False
+    logic: Logic | None = None
 
 
 class SplitFiles(Protocol):
@@ -70,6 +72,21 @@ class SplitFiles(Protocol):
     @property
     def entries(self) -> Sequence[Entry]:
         """All games, in no particular order."""
+        ...
+
+    @property
+    def logic(self) -> Logic | None:
+        """The rules and sentences that the first of the games brings; None if it brings none."""
+        ...
+
+    @property
+    def unsolvable(self) -> Sequence[str]:
+        """The ids of the games that are left out because their files say that they cannot be won."""
+        ...
+
+    @property
+    def unmarked(self) -> Sequence[str]:
+        """The ids of the games whose files do not say whether they can be won."""
         ...
 
     @property
@@ -122,6 +139,43 @@ def open_splits(path: str | Path | None) -> dict[str, SplitFiles]:
     return splits
 
 
+def read_ids(path: Path) -> Iterator[tuple[int, str]]:
+    """The game ids of a list.
+
+    Args:
+        path: A text file with an id (``<folder>/<trial>``) in each line. Empty lines, and what follows a
+            ``#``, do not count; neither does a split in front of an id, or ``/game.tw-pddl`` behind it.
+
+    Yields:
+        The number of the line, from 1, and the id.
+
+    Raises:
+        ConfigError: There is no such file.
+        DataError: A line is no id, or an id comes twice.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ConfigError(f"the file with game ids cannot be read: {error}; see `split_file`") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"is not a text file with game ids ({error})", path=path) from error
+    seen: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        text = line.partition("#")[0].strip()
+        if not text:
+            continue
+        parts = text.removesuffix("/game.tw-pddl").split("/")
+        game_id = "/".join(parts[-2:])
+        if len(parts) < 2 or not all(parts[-2:]):
+            raise DataError(f"{text!r} is not a game id, <folder>/<trial>", path=path, line=number)
+        if game_id in seen:
+            raise DataError(
+                f"the game {game_id!r} stands in line {seen[game_id]} already", path=path, line=number
+            )
+        seen[game_id] = number
+        yield number, game_id
+
+
 class _CompactFiles:
     """A ``.jsonl.xz`` file with a game in each row: id, task, pddl.
 
@@ -132,6 +186,10 @@ class _CompactFiles:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        # In this form only solvable games are kept, without rules of their own.
+        self.logic: Logic | None = None
+        self.unsolvable: Sequence[str] = ()
+        self.unmarked: Sequence[str] = ()
         self._open: tuple[zipfile.ZipFile, tuple[Entry, ...]] | None = None
 
     @property
@@ -227,7 +285,7 @@ class _GameFolders:
             # As in ALFWorld itself, which does not support these tasks.
             if "movable" not in path.parts[-3] and "Sliced" not in path.parts[-3]
         )
-        self._entries: tuple[Entry, ...] | None = None
+        self._found: tuple[tuple[Entry, bool | None], ...] | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -236,28 +294,51 @@ class _GameFolders:
 
     @property
     def entries(self) -> Sequence[Entry]:
-        if self._entries is None:
-            self._entries = tuple(self._list())
-        return self._entries
+        return tuple(entry for entry, solvable in self._list() if solvable is not False)
 
-    def _list(self) -> Iterator[Entry]:
+    @property
+    def logic(self) -> Logic | None:
+        if not self._files:
+            return None
+        try:
+            return self.read(self._files[0].parent.relative_to(self._root).as_posix()).logic
+        except DataError:
+            return None
+
+    @property
+    def unsolvable(self) -> Sequence[str]:
+        return tuple(entry.id for entry, solvable in self._list() if solvable is False)
+
+    @property
+    def unmarked(self) -> Sequence[str]:
+        return tuple(entry.id for entry, solvable in self._list() if solvable is None)
+
+    def _list(self) -> tuple[tuple[Entry, bool | None], ...]:
+        """The games of the known types, and whether they can be won, where their files say it."""
+        if self._found is None:
+            self._found = tuple(self._read_headers())
+        return self._found
+
+    def _read_headers(self) -> Iterator[tuple[Entry, bool | None]]:
         for path in self._files:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8", errors="replace")
             game_id = path.parent.relative_to(self._root).as_posix()
-            if '"solvable": false' not in text and game_id.partition("-")[0] in TASK_TYPES:
-                yield Entry(game_id, text.count(_COUNTED))
+            solvable = _SOLVABLE.search(text)
+            if game_id.partition("-")[0] in TASK_TYPES:
+                entry = Entry(game_id, text.count(_COUNTED))
+                yield entry, None if solvable is None else solvable[1] == "true"
 
     def read(self, game_id: str) -> RawGame:
         path = self._root / game_id / "game.tw-pddl"
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
-            grammar, pddl = data["grammar"], data["pddl_problem"]
-            task = _TASK.search(grammar)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            logic = Logic(domain=str(data.get("pddl_domain", "")), grammar=data["grammar"])
+            pddl, task = data["pddl_problem"], _TASK.search(logic.grammar)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"is not a game of ALFWorld ({error!r})", path=path) from error
         if task is None:
             raise DataError('is not a game of ALFWorld: its grammar has no "Your task is to: ..."', path=path)
-        return RawGame(task=f"{task[1].strip()}.", pddl=pddl, moves="move {o} to {r}" in grammar)
+        return RawGame(task=f"{task[1].strip()}.", pddl=pddl, logic=logic)
 
 
 def _cache_folder() -> Path:

@@ -1,34 +1,34 @@
-"""The two environments of the ALFRED text domain: generated games and the real ones of ALFWorld."""
+"""What the environments of the ALFRED text domain share, and the one with generated games."""
 
 from __future__ import annotations
 
 import abc
-import hashlib
-import json
 import re
 from typing import TYPE_CHECKING
 
-from multiturn.envs.alfred.dataset import SPLITS as ALFWORLD_SPLITS
-from multiturn.envs.alfred.dataset import open_splits
 from multiturn.envs.alfred.engine import Engine
 from multiturn.envs.alfred.expert import LIKELY, Expert
-from multiturn.envs.alfred.games import Game
 from multiturn.envs.alfred.generator import generate
-from multiturn.envs.alfred.pddl import parse_problem
-from multiturn.envs.alfred.pruning import prune
-from multiturn.envs.alfred.text import BANNER, MOVE, NOTHING_HAPPENS, PUT, Grammar
+from multiturn.envs.alfred.official import OfficialSimulator, official_version
+from multiturn.envs.alfred.text import BANNER, NOTHING_HAPPENS
 from multiturn.envs.base import Step, Task
-from multiturn.errors import ConfigError, DataError
+from multiturn.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
-    from multiturn.envs.alfred.dataset import SplitFiles
+    from multiturn.envs.alfred.games import Game
     from multiturn.envs.alfred.generator import HouseholdSettings
+    from multiturn.envs.alfred.official import OfficialEngine
+    from multiturn.envs.alfred.text import Grammar
     from multiturn.envs.base import ExpertAction
 
-__all__ = ["AlfredEnvironment", "AlfworldEnvironment", "HouseholdEnvironment"]
+__all__ = ["ENGINES", "PYTHON", "TEXTWORLD", "AlfredEnvironment", "HouseholdEnvironment"]
+
+PYTHON = "python"
+TEXTWORLD = "textworld"
+ENGINES = (PYTHON, TEXTWORLD)
+"""What can play the games: the engine here, or the official one."""
 
 _ENGINE_VERSION = 1  # raise it whenever the engine answers differently
 
@@ -43,8 +43,8 @@ _INSTRUCTIONS = (
 class AlfredEnvironment(abc.ABC):
     """What both environments share: an `Environment` around the engine and the expert.
 
-    - The first observation is what there is in the room, and the task. The simulator's banner
-      ("-= Welcome to TextWorld, ALFRED! =-") is left out: it costs tokens and says nothing.
+    - The first observation is what there is in the room, and the task. Before it comes, if wanted, the
+      simulator's banner ("-= Welcome to TextWorld, ALFRED! =-"), which costs tokens and says nothing.
     - The step that wins has the reward 1, all others 0. Only winning ends an episode.
     - A step is invalid exactly when the game answers "Nothing happens.".
 
@@ -57,6 +57,11 @@ class AlfredEnvironment(abc.ABC):
             are, so an agent must not see them if its results are to be comparable.
         search: How the expert looks for things (`SEARCHES`). Trajectories of different experts do not mix, so
             the fingerprint says it.
+        banner: Whether the first observation begins with the simulator's banner.
+        engine: What plays the games (`ENGINES`).
+
+    Raises:
+        MissingExtraError: The engine is not installed.
     """
 
     def __init__(
@@ -68,18 +73,27 @@ class AlfredEnvironment(abc.ABC):
         max_turns: int,
         admissible: bool,
         search: str,
+        banner: bool,
+        engine: str,
     ) -> None:
         self.name = name
         self.fingerprint = f"{name}-{_ENGINE_VERSION}-{fingerprint}"
         if search != LIKELY:
             self.fingerprint += f"-{search}"
+        if banner:
+            self.fingerprint += "-banner"
+        if engine == TEXTWORLD:
+            self.fingerprint += f"-{official_version()}"
         self._search = search
+        self._banner = banner
+        self._official = engine == TEXTWORLD
         put = grammar.put.format(object="O", receptacle="X")
         self.instructions = _INSTRUCTIONS.format(put=put)
         self.invalid_observation = NOTHING_HAPPENS
         self._max_turns = max_turns
         self._admissible = admissible
-        self._engine: Engine | None = None
+        self._simulator: OfficialSimulator | None = None
+        self._engine: Engine | OfficialEngine | None = None
         self._expert: Expert | None = None
 
     @property
@@ -110,10 +124,10 @@ class AlfredEnvironment(abc.ABC):
             ConfigError: There is no such task.
         """
         game = self.game(task_id)
-        self._engine = Engine(game.problem, game.task, game.grammar)
-        observation = self._engine.last.observation.removeprefix(BANNER).lstrip("\n")
-        self._expert = Expert(observation, game.grammar, search=self._search)
-        return self._step(self._engine, observation, reward=0.0)
+        self._engine = engine = self._begin(game)
+        bare = engine.last.observation.removeprefix(BANNER).lstrip("\n")
+        self._expert = Expert(bare, game.grammar, search=self._search)
+        return self._step(engine, engine.last.observation if self._banner else bare, reward=0.0)
 
     def step(self, action: str) -> Step:
         """Enter a command; after the end of a game the last answer comes again, without reward.
@@ -139,9 +153,16 @@ class AlfredEnvironment(abc.ABC):
 
     def close(self) -> None:
         """Forget the game."""
-        self._engine = self._expert = None
+        self._engine = self._expert = self._simulator = None
 
-    def _step(self, engine: Engine, observation: str, *, reward: float) -> Step:
+    def _begin(self, game: Game) -> Engine | OfficialEngine:
+        if not self._official:
+            return Engine(game.problem, game.task, game.grammar)
+        if self._simulator is None:
+            self._simulator = OfficialSimulator()
+        return self._simulator.start(game)
+
+    def _step(self, engine: Engine | OfficialEngine, observation: str, *, reward: float) -> Step:
         outcome = engine.last
         return Step(
             observation=observation,
@@ -152,7 +173,7 @@ class AlfredEnvironment(abc.ABC):
             info={"admissible_commands": list(engine.admissible_commands())} if self._admissible else {},
         )
 
-    def _started(self) -> tuple[Engine, Expert]:
+    def _started(self) -> tuple[Engine | OfficialEngine, Expert]:
         if self._engine is None or self._expert is None:
             raise ConfigError(f"{self.name}: no game was started; call reset(task_id) first")
         return self._engine, self._expert
@@ -172,6 +193,7 @@ class HouseholdEnvironment(AlfredEnvironment):
         max_turns: int,
         admissible: bool = False,
         search: str = LIKELY,
+        engine: str = PYTHON,
     ) -> None:
         super().__init__(
             name="household",
@@ -180,6 +202,8 @@ class HouseholdEnvironment(AlfredEnvironment):
             max_turns=max_turns,
             admissible=admissible,
             search=search,
+            banner=False,
+            engine=engine,
         )
         self._settings = settings
         self._counts = counts
@@ -202,88 +226,3 @@ class HouseholdEnvironment(AlfredEnvironment):
             known = (f"{name}/0 to {name}/{count - 1}" for name, count in self._counts.items() if count)
             raise ConfigError(f"household has no task {task_id!r}; it has {', '.join(known)}")
         return generate(self._settings, split, index)
-
-
-class AlfworldEnvironment(AlfredEnvironment):
-    """The real games of ALFWorld; see `alfworld` for the options."""
-
-    def __init__(
-        self,
-        *,
-        path: str | Path | None = None,
-        grammar: Grammar | None = None,
-        task_types: tuple[str, ...],
-        limit: int | None = None,
-        largest_room: int | None = None,
-        pruned: tuple[int, int] | None = None,
-        max_turns: int = 40,
-        admissible: bool = False,
-        search: str = LIKELY,
-    ) -> None:
-        self._splits: dict[str, SplitFiles] = open_splits(path)
-        files = {split: files.fingerprint for split, files in self._splits.items()}
-        parts = [files, grammar.name if grammar else "as in the files", pruned]
-        super().__init__(
-            name="alfworld" if pruned is None else f"alfworld-pruned-{pruned[0]}x{pruned[1]}",
-            fingerprint=hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16],
-            grammar=grammar or PUT,
-            max_turns=max_turns,
-            admissible=admissible,
-            search=search,
-        )
-        self._grammar = grammar
-        self._task_types = task_types
-        self._limit = limit
-        self._largest_room = largest_room
-        self._pruned = pruned
-        self._tasks: dict[str, tuple[Task, ...]] = {}
-        self._ids: dict[str, frozenset[str]] = {}
-
-    def tasks(self, split: str) -> Sequence[Task]:
-        """The tasks of a split, in a fixed order that mixes their types.
-
-        Ids are ``"<split>/<folder>/<trial>"``.
-
-        Raises:
-            ConfigError: There is no such split, or its files are not there.
-        """
-        if split not in self._tasks:
-            self._tasks[split] = tuple(self._list(split))
-            self._ids[split] = frozenset(task.id for task in self._tasks[split])
-        return self._tasks[split]
-
-    def _list(self, split: str) -> list[Task]:
-        if split not in ALFWORLD_SPLITS:
-            raise self._no_split(split, tuple(self._splits))
-        if split not in self._splits:
-            raise ConfigError(
-                f"the files of the split {split!r} are not there; the folder has {', '.join(self._splits)}"
-            )
-        entries = [
-            entry
-            for entry in self._splits[split].entries
-            if entry.task_type in self._task_types
-            and (self._largest_room is None or entry.receptacles <= self._largest_room)
-        ]
-        entries.sort(key=lambda entry: hashlib.sha256(entry.id.encode()).digest())
-        chosen = entries if self._limit is None else entries[: self._limit]
-        return [Task(id=f"{split}/{entry.id}", split=split, type=entry.task_type) for entry in chosen]
-
-    def game(self, task_id: str) -> Game:
-        """Read the game of a task."""
-        split, _, game_id = task_id.partition("/")
-        if split not in self._splits or not self.tasks(split) or task_id not in self._ids[split]:
-            raise ConfigError(
-                f"{self.name} has no task {task_id!r}; ids are <split>/<folder>/<trial>, splits are "
-                f"{', '.join(self._splits)}, and the options may leave tasks out"
-            )
-        raw = self._splits[split].read(game_id)
-        try:
-            problem = parse_problem(raw.pddl)
-        except DataError as error:
-            raise DataError(f"the game {task_id!r} cannot be used: {error}") from error
-        if self._pruned is not None:
-            problem = prune(problem, receptacles=self._pruned[0], objects=self._pruned[1])
-        grammar = self._grammar or (MOVE if raw.moves else PUT)
-        task_type = game_id.partition("-")[0]
-        return Game(task_type=task_type, task=raw.task, problem=problem, grammar=grammar)

@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from multiturn.envs.alfred.logic import Logic
     from multiturn.envs.alfred.pddl import Problem
     from multiturn.envs.alfred.text import Grammar
 
@@ -65,12 +66,16 @@ class Game:
         task: The goal as a sentence with its full stop.
         problem: The room and the goal.
         grammar: The wording.
+        pddl: The problem as its file has it; ``""`` if no file has this one.
+        logic: The rules and sentences that the game's own file brings, if it is played in their wording.
     """
 
     task_type: str
     task: str
     problem: Problem
     grammar: Grammar
+    pddl: str = dataclasses.field(default="", repr=False)
+    logic: Logic | None = dataclasses.field(default=None, repr=False)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

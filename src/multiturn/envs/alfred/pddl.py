@@ -13,7 +13,18 @@ if TYPE_CHECKING:
 
     Facts = Callable[[str], Collection[tuple[str, ...]]]
 
-__all__ = ["And", "Atom", "Condition", "Exists", "Not", "Or", "Problem", "parse_problem", "satisfied"]
+__all__ = [
+    "And",
+    "Atom",
+    "Condition",
+    "Exists",
+    "Not",
+    "Or",
+    "Problem",
+    "atoms",
+    "parse_problem",
+    "satisfied",
+]
 
 _Expression = str | list["_Expression"]
 
@@ -116,6 +127,18 @@ def satisfied(condition: Condition, facts: Facts) -> bool:
             Membership should be cheap (a set).
     """
     return next(_solutions(condition, facts, {}), None) is not None
+
+
+def atoms(condition: Condition) -> Iterator[Atom]:
+    """The facts that a condition mentions, from left to right."""
+    match condition:
+        case Atom():
+            yield condition
+        case Not(part) | Exists(_, part):
+            yield from atoms(part)
+        case And(parts) | Or(parts):
+            for part in parts:
+                yield from atoms(part)
 
 
 def _read(text: str) -> list[_Expression]:

@@ -6,12 +6,10 @@ import dataclasses
 import hashlib
 from typing import TYPE_CHECKING
 
-from multiturn.envs.alfred.pddl import And, Atom, Exists, Not, Or, Problem
+from multiturn.envs.alfred.pddl import Atom, Problem, atoms
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from multiturn.envs.alfred.pddl import Condition
+    from collections.abc import Iterable
 
 __all__ = ["LEAST_RECEPTACLES", "prune"]
 
@@ -72,7 +70,7 @@ class _Room:
         self.receptacle_type = dict(fact for fact in facts.get("receptacletype", ()) if len(fact) == 2)
         self._portable = {item for (item,) in facts.get("pickupable", ())}
         self._toggleable = {item for (item,) in facts.get("toggleable", ())}
-        self._atoms = list(_atoms(problem.goal))
+        self._atoms = list(atoms(problem.goal))
 
     def inside(self, receptacle: str) -> list[str]:
         return [item for item, place in self._placed if place == receptacle]
@@ -116,14 +114,3 @@ class _Room:
                     receptacles.update(dict.fromkeys(places))
                     break
         return objects, receptacles
-
-
-def _atoms(condition: Condition) -> Iterator[Atom]:
-    match condition:
-        case Atom():
-            yield condition
-        case Not(part) | Exists(_, part):
-            yield from _atoms(part)
-        case And(parts) | Or(parts):
-            for part in parts:
-                yield from _atoms(part)

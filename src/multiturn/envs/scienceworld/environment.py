@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from multiturn.envs.base import ExpertAction, Step, Task
 from multiturn.envs.scienceworld.java import Simulator, package_version, require_java
 from multiturn.envs.scienceworld.options import ScienceWorldOptions, named_types
+from multiturn.envs.scienceworld.paper import ALL_SPLITS, PAPER_SPLITS, paper_variations
 from multiturn.envs.scienceworld.tasks import SPLITS, TASK_TYPES, spread, turn_limit
 from multiturn.errors import ConfigError, EnvironmentFaultError
 
@@ -73,6 +74,8 @@ class ScienceWorld:
         order = "fixed-order" if options.fixed_order else "java-order"
         rules = options.simplification or "full"
         self.fingerprint = f"scienceworld/{package_version()}/{rules}/{order}/r{_REVISION}"
+        if options.exclude_overlap:
+            self.fingerprint += "/without-overlap"
         self._java = require_java(options.java)
         self._simulator: Simulator | None = None
         self._loads = 0
@@ -98,10 +101,10 @@ class ScienceWorld:
         """The variations of a split, the task types taking turns, so that any beginning of the list is mixed.
 
         Raises:
-            ConfigError: There is no such split.
+            ConfigError: There is no such split, or none of the chosen task types is in it.
         """
-        if split not in SPLITS:
-            raise ConfigError(f"ScienceWorld has no split {split!r}; it has {', '.join(SPLITS)}")
+        if split not in ALL_SPLITS:
+            raise ConfigError(f"ScienceWorld has no split {split!r}; it has {', '.join(ALL_SPLITS)}")
         limit = self._options.limit
         most = limit.get(split) if isinstance(limit, Mapping) else limit
         columns = [
@@ -109,6 +112,8 @@ class ScienceWorld:
             for kind in self._options.task_types
         ]
         rows = [column[i] for i in range(max(map(len, columns))) for column in columns if i < len(column)]
+        if not rows:
+            raise ConfigError(f"{split} has no task of {', '.join(self._options.task_types)}; see task_types")
         return [Task(id=f"{kind}/{variation}", split=split, type=kind) for kind, variation in rows]
 
     def reset(self, task_id: str) -> Step:
@@ -197,6 +202,8 @@ class ScienceWorld:
         return True
 
     def _split(self, kind: str, split: str) -> list[int]:
+        if split in PAPER_SPLITS:
+            return paper_variations(kind, split, exclude_overlap=self._options.exclude_overlap)
         if (kind, split) not in self._variations:
             self._load(kind, 0)
             for name, method in SPLITS.items():
@@ -257,6 +264,7 @@ def scienceworld(
     java: str = "bundled",
     heap_mb: int = 512,
     recycle_after: int | None = None,
+    exclude_overlap: bool = False,
 ) -> ScienceWorld:
     """Make a ScienceWorld environment, with a Java process of its own.
 
@@ -274,6 +282,8 @@ def scienceworld(
         heap_mb: The limit of Java's heap, in MiB.
         recycle_after: A new Java process is started after so many loads of a task, one for each episode and
             one for each solution the expert asks for; None keeps the first.
+        exclude_overlap: Whether the paper's lists to evaluate on go without the tasks that are in its list to
+            train on as well; see `multiturn.envs.scienceworld.paper_overlap`.
 
     Raises:
         MissingExtraError: ScienceWorld or the bundled Java is not installed.
@@ -291,6 +301,7 @@ def scienceworld(
             java=java,
             heap_mb=heap_mb,
             recycle_after=recycle_after,
+            exclude_overlap=exclude_overlap,
         )
     )
 

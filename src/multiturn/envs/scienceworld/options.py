@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from multiturn.envs.scienceworld.tasks import SPLITS, TASK_TYPES, task_type_name
+from multiturn.envs.scienceworld.paper import ALL_SPLITS
+from multiturn.envs.scienceworld.tasks import TASK_TYPES, task_type_name
 from multiturn.errors import ConfigError
 
 __all__ = ["ScienceWorldOptions", "named_types"]
@@ -37,6 +38,7 @@ class ScienceWorldOptions:
     java: str
     heap_mb: int
     recycle_after: int | None
+    exclude_overlap: bool
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
@@ -79,9 +81,9 @@ def _check_simplification(simplification: str, kinds: tuple[str, ...]) -> None:
 
 
 def _check_counts(limit: object, **counts: object) -> None:
-    unknown = set(limit) - set(SPLITS) if isinstance(limit, Mapping) else set()
+    unknown = set(limit) - set(ALL_SPLITS) if isinstance(limit, Mapping) else set()
     if unknown:
-        raise ConfigError(f"limit names {sorted(unknown)}; the splits are {', '.join(SPLITS)}")
+        raise ConfigError(f"limit names {sorted(unknown)}; the splits are {', '.join(ALL_SPLITS)}")
     limits = list(limit.values()) if isinstance(limit, Mapping) else [limit]
     for name, count in [*counts.items(), *(("limit", n) for n in limits)]:
         if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):

@@ -1,4 +1,4 @@
-"""The user's cache of converted models: complete or absent, never half."""
+"""The user's cache of what takes long to make: each folder complete or absent, never half."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SEAL = "complete.json"
 
 
 def cache_root() -> Path:
-    """Where models are kept: ``$MULTITURN_CACHE``, otherwise ``~/.cache/multiturn``."""
+    """Where it is: ``$MULTITURN_CACHE``, otherwise ``~/.cache/multiturn``."""
     return Path(os.environ.get("MULTITURN_CACHE") or Path.home() / ".cache" / "multiturn").expanduser()
 
 
@@ -52,7 +52,7 @@ def cached_folder(folder: Path, build: Callable[[Path], None]) -> Path:
                 replace_folder(folder, build)
     except OSError as error:
         raise ConfigError(
-            f"the model cache {folder} cannot be written ({error}); free some space, or set MULTITURN_CACHE "
+            f"the cache {folder} cannot be written ({error}); free some space, or set MULTITURN_CACHE "
             "to a folder that can"
         ) from error
     return folder

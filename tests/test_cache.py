@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from multiturn.errors import ConfigError
-from multiturn.models.cache import cache_root, cached_folder, is_complete, replace_folder
+from multiturn.cache import cache_root, cached_folder, is_complete, replace_folder
 
 
 def build(folder: Path) -> None:

@@ -1,0 +1,68 @@
+"""Memory: what this process holds, and what the processes hold that it has started."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from multiturn.memory import (
+    MemoryMeter,
+    descendants,
+    host_memory,
+    peak_descendants_memory,
+    peak_host_memory,
+)
+
+MIB = 1 << 20
+CHILD = """
+import subprocess, sys
+held = b"x" * (24 << 20)
+del held  # what counts is the most
+more = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
+print(more.pid, flush=True)
+sys.stdin.read()
+more.kill()
+"""
+
+
+def test_what_a_process_holds_is_at_most_its_peak() -> None:
+    before = host_memory()
+    held = b"x" * (32 * MIB)
+    assert host_memory() >= before + 30 * MIB
+    assert peak_host_memory() >= host_memory() - 4 * MIB, "the two are counted by different clocks"
+    assert len(held) == 32 * MIB
+
+
+@pytest.mark.skipif(descendants() is None, reason="the system does not tell what is started")
+def test_processes_that_a_process_has_started() -> None:
+    command = [sys.executable, "-c", CHILD]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:  # noqa: S603 - ours
+        assert child.stdin is not None
+        assert child.stdout is not None
+        grandchild = int(child.stdout.readline())
+        found = descendants()
+        assert found is not None
+        assert {child.pid, grandchild} <= set(found)
+        assert descendants(child.pid) == [grandchild]
+        of_both, of_one = peak_descendants_memory(), peak_descendants_memory(child.pid)
+        assert of_both is not None
+        assert of_one is not None
+        assert of_both - of_one >= 24 * MIB, "its peak, not what it holds now"
+        child.stdin.close()
+    assert child.pid not in (descendants() or [])
+
+
+def test_a_meter_counts_the_most_since_it_was_made() -> None:
+    meter = MemoryMeter()
+    assert meter.growth < 4 * MIB
+    held = b"x" * (48 * MIB)
+    meter.look(every=60.0)
+    assert meter.growth < 4 * MIB, "it has looked just now"
+    meter.look()
+    assert meter.growth >= 46 * MIB
+    assert len(held) == 48 * MIB
+    del held
+    meter.look()
+    assert meter.growth >= 46 * MIB
