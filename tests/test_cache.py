@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from multiturn.errors import ConfigError
 from multiturn.cache import cache_root, cached_folder, is_complete, replace_folder
+from multiturn.errors import ConfigError
 
 
 def build(folder: Path) -> None:

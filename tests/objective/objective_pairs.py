@@ -46,6 +46,17 @@ def swapped(logps: PairLogps) -> PairLogps:
         reference_rejected=logps.reference_chosen,
         num_turns_chosen=logps.num_turns_rejected,
         num_turns_rejected=logps.num_turns_chosen,
+        num_tokens_chosen=logps.num_tokens_rejected,
+        num_tokens_rejected=logps.num_tokens_chosen,
+    )
+
+
+def counted(logps: PairLogps) -> PairLogps:
+    """`logps` with numbers of tokens: three for each turn, and one to end the conversation."""
+    return dataclasses.replace(
+        logps,
+        num_tokens_chosen=3 * logps.num_turns_chosen + 1,
+        num_tokens_rejected=3 * logps.num_turns_rejected + 1,
     )
 
 

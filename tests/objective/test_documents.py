@@ -12,7 +12,7 @@ from objective_pairs import random_logps
 
 from multiturn.evaluation.compare import Comparison
 from multiturn.evaluation.evaluate import MethodSummary
-from multiturn.objective import PAIR_OBJECTIVES, dmpo, dpo, sft, turn_weights
+from multiturn.objective import PAIR_OBJECTIVES, WEIGHTINGS, dmpo, dpo, sft, turn_weights
 from multiturn.trajectory import Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,9 +52,15 @@ def test_the_tables_of_weights_are_what_the_code_computes() -> None:
 
 
 def test_every_objective_stands_in_the_table_of_objectives() -> None:
-    table = METHOD[METHOD.index("## The objectives") :]
-    for name in [*PAIR_OBJECTIVES, "sft"]:
-        assert f"| `{name}` |" in table
+    table = METHOD[METHOD.index("## The objectives") :].partition("###")[0].splitlines()
+    rows = {cells(line)[0].strip("`"): cells(line) for line in table if line.startswith("| `")}
+    assert set(rows) == {*PAIR_OBJECTIVES, "sft", "chosen_nll` > 0"}
+    for name, objective in PAIR_OBJECTIVES.items():
+        _, _, weight, _, reads, _, _ = rows[name]
+        assert (weight == "1") == (objective.weighting is WEIGHTINGS["uniform"])
+        assert ("no reference" not in reads) == objective.reads_reference
+        for setting in ("label_smoothing", "target_margin"):
+            assert (f"`{setting}`" in reads) == (getattr(objective, setting) is not None)
 
 
 def test_every_metric_has_its_definition() -> None:

@@ -36,6 +36,8 @@ def formula(logps: PairLogps, *, beta: float, gamma: float | None) -> tuple[Tens
             (logps.num_turns_rejected, logps.policy_rejected.shape[1]),
         )
     )
+    assert logps.reference_chosen is not None
+    assert logps.reference_rejected is not None
     phi_w = beta * (weights_chosen * (logps.policy_chosen - logps.reference_chosen)).sum(1, keepdim=True)
     phi_l = beta * (weights_rejected * (logps.policy_rejected - logps.reference_rejected)).sum(
         1, keepdim=True

@@ -117,6 +117,8 @@ def test_single_turns_are_dpo_for_every_gamma(gamma: float) -> None:
 
 def test_gamma_zero_is_dpo_on_the_first_turn() -> None:
     logps = random_logps([3, 2, 5], [4, 4, 1])
+    assert logps.reference_chosen is not None
+    assert logps.reference_rejected is not None
     first = PairLogps(
         policy_chosen=logps.policy_chosen[:, :1],
         policy_rejected=logps.policy_rejected[:, :1],
@@ -264,7 +266,7 @@ def test_a_non_finite_log_probability_of_a_real_turn_shows_in_its_own_loss_only(
 
 def test_metrics_carry_no_gradient_and_nothing_is_written_to() -> None:
     logps = random_logps([2, 3], [1, 2])
-    before = dataclasses.asdict(logps)
+    before = {name: tensor for name, tensor in dataclasses.asdict(logps).items() if tensor is not None}
     logps.policy_chosen.requires_grad_()
     state = torch.random.get_rng_state()
     output = dmpo(logps, beta=0.1, gamma=0.7)
@@ -279,12 +281,12 @@ def test_metrics_carry_no_gradient_and_nothing_is_written_to() -> None:
 
 def test_another_objective_is_a_weighting_and_a_link(worked: PairLogps) -> None:
     """A hinge on the margin of `test_dmpo_by_hand`, whose margin is .25: the loss is 1 - .25."""
-    hinge = PairObjective(turn_weights, lambda margins, beta: torch.relu(1 - margins))
+    hinge = PairObjective(turn_weights, lambda margins, settings: torch.relu(1 - margins))
     assert hinge(worked, beta=0.5, gamma=0.5).losses.tolist() == pytest.approx([0.75])
 
 
 def test_objectives_by_name_are_the_functions(worked: PairLogps) -> None:
-    assert set(PAIR_OBJECTIVES) == {"dmpo", "dpo"}
+    assert list(PAIR_OBJECTIVES)[:2] == ["dmpo", "dpo"]
     by_name = PAIR_OBJECTIVES["dmpo"](worked, beta=0.5, gamma=0.3)
     assert torch.equal(by_name.losses, dmpo(worked, beta=0.5, gamma=0.3).losses)
     by_name = PAIR_OBJECTIVES["dpo"](worked, beta=0.5, gamma=0.3)

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from multiturn.objective import WEIGHTINGS, turn_weights, uniform_weights
+from multiturn.objective import (
+    WEIGHTINGS,
+    Weighting,
+    checked_weights,
+    exponential_weights,
+    last_weights,
+    turn_weights,
+    uniform_weights,
+)
 
 GAMMAS = st.one_of(
     st.floats(0.0, 1.0),
@@ -150,14 +159,74 @@ def test_every_weighting_keeps_the_contract(name: str) -> None:
     assert weights.shape == (2, 6)
     assert weights.dtype is torch.float64
     assert bool((weights[0, 2:] == 0).all())
-    assert bool((weights[1, :5] > 0).all())
+    assert weights[1, 5] == 0
+    assert weights[1, 4] > 0
+    assert bool((weights[1, :4] > 0).all()) == (name != "last")
     assert WEIGHTINGS[name](torch.tensor([], dtype=torch.int64), 0.9).shape == (0, 0)
+    assert torch.equal(checked_weights(WEIGHTINGS[name], torch.tensor([2, 5]), 0.9, max_turns=6), weights)
+
+
+def test_exponential_weights_by_hand() -> None:
+    """1, 1/2, 1/4 whatever the length: nothing is normalized; g = 1 is uniform, g = 0 the first turn."""
+    weights = exponential_weights(torch.tensor([3, 1]), 0.5, max_turns=4)
+    assert weights.tolist() == [[1.0, 0.5, 0.25, 0.0], [1.0, 0.0, 0.0, 0.0]]
+    turns = torch.tensor([4, 2])
+    assert torch.equal(exponential_weights(turns, 1.0), uniform_weights(turns))
+    assert exponential_weights(turns, 0.0).tolist() == [[1.0, 0.0, 0.0, 0.0]] * 2
+
+
+@given(gamma=st.floats(0.05, 0.9), turn=st.integers(0, 6))
+@settings(deadline=None)
+def test_phi_of_long_trajectories_is_exponential(gamma: float, turn: int) -> None:
+    """g^t (1 - g^(T-t)) / (1 - g^T): for T = 1000 what is beside g^t is 1."""
+    long = torch.tensor([1000])
+    phi, plain = turn_weights(long, gamma)[0, turn], exponential_weights(long, gamma)[0, turn]
+    assert phi.item() == pytest.approx(plain.item(), rel=1e-12)
+
+
+def test_the_last_turn_alone() -> None:
+    weights = last_weights(torch.tensor([3, 1]), max_turns=4)
+    assert weights.tolist() == [[0.0, 0.0, 1.0, 0.0], [1.0, 0.0, 0.0, 0.0]]
+    assert weights.dtype is torch.float64
+
+
+def _gives(weights: object) -> Weighting:
+    """A rule that answers the same whatever it is asked."""
+    answer: Any = weights
+    return lambda num_turns, gamma, /, *, max_turns=None: answer
+
+
+@pytest.mark.parametrize(
+    ("given_weights", "says"),
+    [
+        ([[1.0, 1.0, 0.0], [1.0, 1.0, 1.0]], "it gives list"),
+        (torch.ones(2, 3, dtype=torch.int64), r"it gives torch.int64; it must be \[2, 3\] in floating point"),
+        (torch.ones(2, 2), r"it gives shape \[2, 2\]; it must be \[2, 3\]"),
+        (torch.ones(3), r"it gives shape \[3\]"),
+        (torch.tensor([[1.0, math.nan, 0.0], [1.0] * 3]), "the weight of turn 1 of 2 is nan"),
+        (torch.tensor([[1.0, 1.0, math.nan], [1.0] * 3]), "the weight of turn 2 of 2 is nan"),
+        (torch.tensor([[1.0] * 3, [1.0, math.inf, 1.0]]), "the weight of turn 1 of 3 is inf"),
+        (torch.ones(2, 3), "it gives weight 1.0 to turn 2 of a trajectory of 2 turns"),
+    ],
+)
+def test_a_rule_that_breaks_the_contract_is_refused(given_weights: object, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        checked_weights(_gives(given_weights), torch.tensor([2, 3]), 0.7)
+
+
+def test_a_rule_of_ones_own_keeps_its_weights() -> None:
+    """Any floating-point dtype, any sign; only padding has to be zero."""
+    own = torch.tensor([[2.0, -1.0, 0.0], [0.0, 0.5, 1.0]])
+    weights = checked_weights(_gives(own), torch.tensor([2, 3]), 0.7)
+    assert weights.tolist() == own.tolist()
+    assert weights.dtype is torch.float64
 
 
 @pytest.mark.parametrize("gamma", [-1e-9, 1.0 + 1e-9, 2.0, math.nan, math.inf, -math.inf])
 def test_gamma_outside_the_unit_interval_is_refused(gamma: float) -> None:
-    with pytest.raises(ValueError, match=r"gamma is .*\[0, 1\]"):
-        turn_weights(torch.tensor([3]), gamma)
+    for rule in (turn_weights, exponential_weights):
+        with pytest.raises(ValueError, match=r"gamma is .*\[0, 1\]"):
+            rule(torch.tensor([3]), gamma)
 
 
 @pytest.mark.parametrize("name", sorted(WEIGHTINGS))

@@ -15,8 +15,8 @@ from peft import PeftModel
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from multiturn.errors import ConfigError
 from multiturn.cache import cache_root, cached_folder
+from multiturn.errors import ConfigError
 from multiturn.models.policy import Policy, save_policy, weights_fingerprint
 from multiturn.models.quiet import quiet
 from multiturn.models.scratch import scratch_policy

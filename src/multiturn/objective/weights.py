@@ -1,4 +1,4 @@
-"""How much each turn of a trajectory counts: DMPO's decaying weights, uniform weights, room for others.
+"""How much each turn of a trajectory counts: DMPO's decaying weights, uniform weights, and others.
 
 Every rule gives one row per trajectory: weights of shape ``[B, T*]`` in float64, exactly zero beyond a row's
 own number of turns. To add a rule, write a function with the signature of `Weighting` and enter it in
@@ -18,7 +18,15 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["WEIGHTINGS", "Weighting", "turn_weights", "uniform_weights"]
+__all__ = [
+    "WEIGHTINGS",
+    "Weighting",
+    "checked_weights",
+    "exponential_weights",
+    "last_weights",
+    "turn_weights",
+    "uniform_weights",
+]
 
 
 class Weighting(Protocol):
@@ -47,8 +55,7 @@ def turn_weights(num_turns: Tensor, gamma: float, *, max_turns: int | None = Non
         ValueError: `gamma` lies outside ``[0, 1]`` or is NaN, `num_turns` is not a vector of integers, a row
             has less than one turn or more than `max_turns`.
     """
-    if not 0.0 <= gamma <= 1.0:  # also false for NaN
-        raise ValueError(f"gamma is {gamma}; it is a discount and must lie in [0, 1]")
+    _check_discount(gamma)
     turn, total, real = _grid(num_turns, max_turns)
     if gamma == 1.0:
         weights = (total - turn) / total
@@ -80,13 +87,102 @@ def uniform_weights(num_turns: Tensor, *, max_turns: int | None = None) -> Tenso
     return real.to(torch.float64)
 
 
+def exponential_weights(num_turns: Tensor, gamma: float, *, max_turns: int | None = None) -> Tensor:
+    """The bare discount, ``g^t`` (M20): not normalized, so that it does not depend on the length.
+
+    Args:
+        num_turns: ``[B]`` integers, each at least 1: the scored assistant turns of each trajectory.
+        gamma: The discount for one turn, in ``[0, 1]``; 1 is uniform, 0 scores the first turn only.
+        max_turns: The number of columns; the largest of `num_turns` by default.
+
+    Returns:
+        ``[B, max_turns]`` float64 on the device of `num_turns`; zero in the columns ``t >= T``.
+
+    Raises:
+        ValueError: `gamma` lies outside ``[0, 1]`` or is NaN, or `num_turns` is refused as by `turn_weights`.
+    """
+    _check_discount(gamma)
+    turn, _, real = _grid(num_turns, max_turns)
+    return torch.where(real, torch.pow(gamma, turn), 0.0)  # 0 ** 0 is 1
+
+
+def last_weights(num_turns: Tensor, *, max_turns: int | None = None) -> Tensor:
+    """Weight 1 for the last turn of each trajectory, 0 for all others (M20).
+
+    Args:
+        num_turns: ``[B]`` integers, each at least 1: the scored assistant turns of each trajectory.
+        max_turns: The number of columns; the largest of `num_turns` by default.
+
+    Returns:
+        ``[B, max_turns]`` float64 on the device of `num_turns`.
+
+    Raises:
+        ValueError: `num_turns` is refused as by `turn_weights`.
+    """
+    turn, total, _ = _grid(num_turns, max_turns)
+    return (turn == total - 1).to(torch.float64)
+
+
+def checked_weights(
+    rule: Weighting, num_turns: Tensor, gamma: float, *, max_turns: int | None = None
+) -> Tensor:
+    """What a rule gives, once it is certain that it keeps the contract of `Weighting`.
+
+    Args:
+        rule: The rule, from wherever.
+        num_turns: ``[B]`` integers, each at least 1.
+        gamma: The discount for one turn.
+        max_turns: The number of columns; the largest of `num_turns` by default.
+
+    Returns:
+        The weights ``[B, max_turns]`` in float64.
+
+    Raises:
+        ValueError: The weights are no floating-point tensor of that shape, not finite, or not zero beyond a
+            row's turns.
+    """
+    weights: object = rule(num_turns, gamma, max_turns=max_turns)
+    _, _, real = _grid(num_turns, max_turns)
+    wanted = f"it must be {list(real.shape)} in floating point, a weight for each turn of each row"
+    if not isinstance(weights, torch.Tensor) or not weights.is_floating_point():
+        kind = weights.dtype if isinstance(weights, torch.Tensor) else type(weights).__name__
+        raise ValueError(f"it gives {kind}; {wanted}")
+    if weights.shape != real.shape:
+        raise ValueError(f"it gives shape {list(weights.shape)}; {wanted}")
+    if not bool(torch.isfinite(weights).all()):
+        row, turn = torch.nonzero(~torch.isfinite(weights))[0].tolist()
+        raise ValueError(
+            f"the weight of turn {turn} of {int(num_turns[row])} is {float(weights[row, turn])}; weights "
+            "must be finite, beyond a row's turns as well"
+        )
+    if bool(weights[~real.to(weights.device)].any()):
+        row, turn = torch.nonzero(weights.cpu() * ~real.cpu())[0].tolist()
+        raise ValueError(
+            f"it gives weight {float(weights[row, turn])} to turn {turn} of a trajectory of "
+            f"{int(num_turns[row])} turns; it must be 0 from turn {int(num_turns[row])} on"
+        )
+    return weights.detach().to(torch.float64)
+
+
 def _uniform(num_turns: Tensor, _gamma: float, /, *, max_turns: int | None = None) -> Tensor:
     """`uniform_weights` in the signature of `Weighting`."""
     return uniform_weights(num_turns, max_turns=max_turns)
 
 
-WEIGHTINGS: Mapping[str, Weighting] = MappingProxyType({"dmpo": turn_weights, "uniform": _uniform})
+def _last(num_turns: Tensor, _gamma: float, /, *, max_turns: int | None = None) -> Tensor:
+    """`last_weights` in the signature of `Weighting`."""
+    return last_weights(num_turns, max_turns=max_turns)
+
+
+WEIGHTINGS: Mapping[str, Weighting] = MappingProxyType(
+    {"phi": turn_weights, "uniform": _uniform, "exponential": exponential_weights, "last": _last}
+)
 """Every weighting by name."""
+
+
+def _check_discount(gamma: float) -> None:
+    if not 0.0 <= gamma <= 1.0:  # also false for NaN
+        raise ValueError(f"gamma is {gamma}; it is a discount and must lie in [0, 1]")
 
 
 def _grid(num_turns: Tensor, max_turns: int | None) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,8 +11,8 @@ from transformers import TrainingArguments
 
 from multiturn.errors import ConfigError
 from multiturn.models import Head
-from multiturn.objective import PAIR_OBJECTIVES
 from multiturn.tokens import Layout, Overlong
+from multiturn.training.objectives import PairTask
 
 __all__ = ["DMPOConfig", "SFTConfig", "TurnTrainingArguments"]
 
@@ -142,9 +142,21 @@ class DMPOConfig(TurnTrainingArguments):
     a larger learning rate, and watch ``logratios/chosen``.
 
     Attributes:
-        objective: ``"dmpo"`` (turn weights phi) or ``"dpo"`` (every turn counts alike: trajectory DPO).
-        beta: The strength of the constraint to the reference, above 0.
-        gamma: The discount of a turn, in [0, 1]; only ``dmpo`` reads it.
+        objective: ``"dmpo"`` (turn weights phi), ``"dpo"`` (every turn counts alike: trajectory DPO),
+            ``"ipo"``, ``"hinge"``, ``"cdpo"``, ``"robust"``, ``"simpo"`` (without a reference: none is
+            computed, and `reference` says nothing), or ``"module:objective"``, a `PairObjective` of your own.
+            ``docs/method.md`` has a table.
+        beta: The strength of the constraint to the reference, above 0. Its scale differs between objectives:
+            the papers use 0.1 and around for most, 2 to 10 for ``simpo``.
+        gamma: The discount of a turn, in [0, 1]; only the weightings ``phi`` and ``exponential`` read it.
+        weighting: How much each turn counts, with any objective: ``"phi"`` (DMPO's), ``"uniform"``,
+            ``"exponential"`` (gamma to the power of the turn), ``"last"`` (the last turn only), or
+            ``"module:function"``, a `Weighting` of your own. None takes the objective's own: ``phi`` for
+            ``dmpo``, ``uniform`` for the others.
+        label_smoothing: The share of pairs that are believed to be swapped, in [0, 0.5); for ``cdpo`` and
+            ``robust``, which take 0.1 where it is None.
+        target_margin: By how much the chosen side's reward should lead, 0 or more; for ``simpo``, which takes
+            0.5 where it is None.
         chosen_nll: The weight of the chosen side's negative log-likelihood per token beside the pairwise loss
             (M15), 0 or more. It keeps the chosen side likely where a small model would let both sides fall;
             the paper has no such term, so it is off by default.
@@ -158,7 +170,7 @@ class DMPOConfig(TurnTrainingArguments):
             data (a sweep over beta, gamma, objective or learning rate) may share one.
         collapse_warning_nats: Warn once when the chosen actions have become less likely than under the
             reference by this many nats for each turn, on average and smoothed over steps. 1.0 means 2.7 times
-            less likely. `math.inf` turns the warning off.
+            less likely. `math.inf` turns the warning off; without a reference there is none.
 
     Raises:
         ConfigError: A value is not usable; the message names the field and what it may be.
@@ -167,6 +179,9 @@ class DMPOConfig(TurnTrainingArguments):
     objective: str = "dmpo"
     beta: float = 0.1
     gamma: float = 0.7
+    weighting: str | None = None
+    label_smoothing: float | None = None
+    target_margin: float | None = None
     chosen_nll: float = 0.0
     reference: str = "auto"
     reference_cache: str | None = None
@@ -180,14 +195,24 @@ class DMPOConfig(TurnTrainingArguments):
 
     def _check(self) -> None:
         super()._check()
-        if self.objective not in PAIR_OBJECTIVES:
-            raise ConfigError(f"objective is {self.objective!r}; use one of {', '.join(PAIR_OBJECTIVES)}")
         if not (_is_number(self.beta) and 0.0 < self.beta < math.inf):
             raise ConfigError(f"beta is {self.beta!r}; use a finite number above 0, such as 0.1")
         if not (_is_number(self.gamma) and 0.0 <= self.gamma <= 1.0):
             raise ConfigError(f"gamma is {self.gamma!r}; it is a discount, use a number in [0, 1]")
         if not (_is_number(self.chosen_nll) and 0.0 <= self.chosen_nll < math.inf):
             raise ConfigError(f"chosen_nll is {self.chosen_nll!r}; use a finite number, 0 or more")
+        if not isinstance(self.objective, str) or not isinstance(self.weighting, str | None):
+            raise ConfigError(
+                f"objective is {self.objective!r} and weighting {self.weighting!r}; use names, or None for "
+                "the objective's own weighting"
+            )
+        for name, value, example in (
+            ("label_smoothing", self.label_smoothing, "a share in [0, 0.5)"),
+            ("target_margin", self.target_margin, "a finite number, 0 or more"),
+        ):
+            if value is not None and not _is_number(value):
+                raise ConfigError(f"{name} is {value!r}; use {example}, or None for the objective's own")
+        self.pair_task()
         if self.reference not in REFERENCES:
             raise ConfigError(f"reference is {self.reference!r}; use one of {', '.join(REFERENCES)}")
         if not (_is_number(self.collapse_warning_nats) and self.collapse_warning_nats > 0.0):
@@ -195,6 +220,26 @@ class DMPOConfig(TurnTrainingArguments):
                 f"collapse_warning_nats is {self.collapse_warning_nats!r}; use a number above 0 (nats for "
                 "each turn), or inf to turn the warning off"
             )
+
+    def pair_task(self) -> PairTask:
+        """The objective with its settings, as the trainer uses it.
+
+        Raises:
+            ConfigError: There is no such objective or weighting, or a setting is not usable with it.
+        """
+        return PairTask(
+            self.objective,
+            float(self.beta),
+            float(self.gamma),
+            float(self.chosen_nll),
+            weighting=self.weighting,
+            label_smoothing=_float(self.label_smoothing),
+            target_margin=_float(self.target_margin),
+        )
+
+
+def _float(value: float | None) -> float | None:
+    return None if value is None else float(value)
 
 
 def _is_int(value: object) -> bool:

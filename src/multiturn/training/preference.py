@@ -1,4 +1,4 @@
-"""Preference training on pairs of multi-turn trajectories: DMPO and trajectory DPO."""
+"""Preference training on pairs of multi-turn trajectories: DMPO, trajectory DPO and their relatives."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from transformers import PreTrainedModel
 from multiturn.errors import ConfigError
 from multiturn.training.config import DMPOConfig
 from multiturn.training.data import render_pairs
-from multiturn.training.objectives import PairTask
 from multiturn.training.processes import shared_fingerprint
 from multiturn.training.reference import AdapterOff, Cached, Live, Reference
 from multiturn.training.run import train_to_end
@@ -34,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 class DMPOTrainer(TurnTrainer):
-    """Direct Multi-turn Preference Optimization (M6), or trajectory DPO (M8), on conversational pairs.
+    """Direct Multi-turn Preference Optimization (M6), or another pairwise objective, on conversational pairs.
 
     The policy that is handed in is also the reference. When it carries an adapter (from SFT, say) that is
     merged first, so that the reference is the SFT policy; a fresh adapter of the same settings is then
@@ -48,7 +47,7 @@ class DMPOTrainer(TurnTrainer):
         eval_dataset: The same, or several sets by name.
         processing_class: The tokenizer; None takes the model's own.
         peft_config: Trains an adapter instead of all weights.
-        ref_model: A reference other than the initial policy.
+        ref_model: A reference other than the initial policy; not for objectives that read none.
         callbacks: Further callbacks.
         optimizers: An optimizer and a schedule of your own.
 
@@ -79,6 +78,9 @@ class DMPOTrainer(TurnTrainer):
                 "ref_model is the model that is trained; leave ref_model out: the reference is then the "
                 "policy before its first step"
             )
+        task = args.pair_task()
+        if ref_model is not None and not task.reads_reference:
+            raise ConfigError(f"the objective {args.objective!r} reads no reference; leave ref_model out")
         policy, tokenizer = open_model(model, processing_class)
         render = Rendering(render_pairs, policy, tokenizer, args)
         train_rows, eval_rows = render_sets(train_dataset, render), render_sets(eval_dataset, render)
@@ -87,11 +89,13 @@ class DMPOTrainer(TurnTrainer):
             policy = merge_adapter(policy)
             logger.info("the model's adapter was merged: with it, the model is the reference")
         fingerprint = shared_fingerprint(policy)
-        reference = _reference(args, ref_model, fingerprint, adapted=peft_config is not None)
+        reference: Reference | None = None
+        if task.reads_reference:
+            reference = _reference(args, ref_model, fingerprint, adapted=peft_config is not None)
         super().__init__(
             attach_adapter(policy, peft_config, args),
             args,
-            task=PairTask(args.objective, float(args.beta), float(args.gamma), float(args.chosen_nll)),
+            task=task,
             train_dataset=train_rows,
             eval_dataset=eval_rows,
             processing_class=tokenizer,
@@ -99,7 +103,7 @@ class DMPOTrainer(TurnTrainer):
             render=render,
             chat_template=render.chat_template,
             fingerprint=fingerprint,
-            collapse_warning_nats=args.collapse_warning_nats,
+            collapse_warning_nats=args.collapse_warning_nats if task.reads_reference else None,
             callbacks=callbacks,
             optimizers=optimizers,
         )

@@ -121,7 +121,7 @@ def _parse_pair(fields: Mapping[str, Any]) -> PreferencePair:
 def _parse_trajectory(row: object) -> tuple[_Messages, _Messages, tuple[Mapping[str, Any], ...]]:
     """The prompt (not scored), the other messages and the tools."""
     if isinstance(row, Trajectory):
-        return (), row.messages, row.tools
+        return row.prompt, row.messages[len(row.prompt) :], row.tools
     fields = _mapping(row)
     tools = objects(fields, "tools")
     if fields.get("messages") is not None:

@@ -20,7 +20,7 @@ from multiturn.errors import ConfigError
 
 __all__ = ["MODES", "SPLITS", "WebShop", "webshop", "webshop_generated"]
 
-_FEWEST_PRODUCTS: Final = 150
+_FEWEST_PRODUCTS: Final = 200
 
 
 def webshop(
@@ -48,7 +48,8 @@ def webshop(
         show_attributes: Whether products have a page with their properties.
         max_turns: The turn limit.
         limit: How many goals a split has at most; one number, or one for each split.
-        split_file: A JSON file with lists of goal numbers by split, in place of the original's splits.
+        split_file: A JSON file with lists of goal numbers by split, in place of the original's. Splits that
+            it does not name stay the original's, and may share goals with those that it names.
         exclude_overlap: Whether goals whose product is asked for in another split are left out of train.
         admissible: Whether info lists the admissible commands.
 
@@ -78,7 +79,7 @@ def webshop_generated(
     Its goals are not WebShop's: results on them compare with nothing that is published.
 
     Args:
-        products: How many products there are; at least 150, so that every split has goals.
+        products: How many products there are; at least 200, so that every split has goals.
         observation: How pages are written: text (separators only) or text_rich (buttons marked).
         seed: Another seed, other products, prices and goals.
         max_turns: The turn limit.
@@ -135,4 +136,6 @@ def _split_file(file: Path) -> dict[str, Sequence[int]]:
         if not isinstance(numbers, list) or not all(re.fullmatch(r"\d{1,9}", str(n)) for n in numbers):
             raise ConfigError(f'{file}: {split!r} is no list of goal numbers; write {{"test": [0, 1]}}')
         splits[str(split)] = [int(number) for number in numbers]
+        if len(set(splits[split])) < len(numbers):
+            raise ConfigError(f"{file}: {split!r} names a goal twice; name each once")
     return splits

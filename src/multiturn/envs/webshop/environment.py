@@ -31,6 +31,7 @@ SPLITS: Final[Mapping[str, tuple[int, int | None]]] = {
 
 MODES: Final = ("text", "text_rich")
 
+_MOST_TOLD: Final = 1000  # a search for a whole category finds more
 _REVISION: Final = 1  # raised whenever this package changes what an episode looks like
 
 _INSTRUCTIONS: Final = (
@@ -108,6 +109,9 @@ class WebShop:
         if split not in self._splits:
             raise ConfigError(f"{self.name} has no split {split!r}; it has {', '.join(self._splits)}")
         numbers = self._splits[split]
+        if not numbers:
+            count = len(self.world.shop.goals)
+            raise ConfigError(f"{self.name}: the split {split!r} has no goals; there are {count} in all")
         most = self._limit if isinstance(self._limit, int) or self._limit is None else self._limit.get(split)
         goals = self.world.shop.goals
         return [Task(id=str(number), split=split, type=goals[number].category) for number in numbers[:most]]
@@ -205,6 +209,7 @@ class WebShop:
             "options": dict(session.options),
             "asins": list(session.visited),
             "keywords": session.keywords,
+            "top_asins": session.found[:_MOST_TOLD],
             "available_actions": {"has_search_bar": session.has_search_bar, "clickables": buttons},
         }
         if session.purchase is not None:

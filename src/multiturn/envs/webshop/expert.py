@@ -1,164 +1,184 @@
-"""An oracle for demonstrations: it knows what every purchase would be worth, and acts through the pages."""
+"""An oracle for demonstrations: it knows which product is wanted and what every purchase would pay.
+
+It acts as an agent can, through pages, and as one who knows less could: where the customer's words lead to a
+product that pays most, it searches for nothing else.
+"""
 
 from __future__ import annotations
 
-import itertools
-import re
+import dataclasses
 from typing import TYPE_CHECKING, Final
 
 from multiturn.envs.base import ExpertAction
 from multiturn.envs.webshop import pages
-from multiturn.envs.webshop.pages import Kind
-from multiturn.envs.webshop.reward import purchase_reward
+from multiturn.envs.webshop.choices import Choice, best_choice
+from multiturn.envs.webshop.goals import NO_LIMIT
+from multiturn.envs.webshop.pages import RESULTS_PER_PAGE, Kind
+from multiturn.envs.webshop.queries import kind_asked_for, queries_from_instruction, queries_from_title
 from multiturn.envs.webshop.shop import MOST_RESULTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from multiturn.envs.webshop.goals import Goal
-    from multiturn.envs.webshop.products import Product
+    from multiturn.envs.webshop.queries import Query
     from multiturn.envs.webshop.shop import Session, Shop
 
-__all__ = ["Oracle", "best_options"]
+__all__ = ["Oracle"]
 
-_FIND: Final = re.compile(r"^find me ", re.IGNORECASE)
-_LIMIT: Final = re.compile(r", and price lower than [\d.]+ dollars$")
-_FIRST_PAGES: Final = 2 * pages.RESULTS_PER_PAGE
-"""Where a product must be found for a query in the customer's own words to be good enough."""
-_MOST_TRIED: Final = 20_000
-"""Combinations of options that are compared at most."""
-_BUTTONS: Final = frozenset(
-    name.lower() for name in (pages.BACK, pages.NEXT, pages.PREVIOUS, pages.BUY, *pages.SUB_PAGES, "search")
-)
+_PAGES: Final = 3
+"""Pages of results that are looked through at most."""
+_MARKS: Final = ("<r>", "<a>", "<c>", "<q>")
+_TITLE_WORDS: Final = 8
+"""Words of a title that a thought names at most."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """What to search for, what to buy, and what that pays."""
+
+    query: Query
+    asin: str
+    reward: float
 
 
 class Oracle:
-    """Plays one session.
+    """Plays one session, from whatever page it is on.
 
-    It searches in the customer's words where they lead to the product, otherwise with the product's title,
-    opens the product, chooses the options that pay most, and buys. It plans from the page that the session is
-    on, whatever was done before.
+    The search is made from the customer's words where they bring the wanted product, or another that pays as
+    much, to the first three pages; otherwise words of the product's title are added. Options are those that
+    pay most.
 
     Args:
         shop: The shop.
-        session: The session.
+        session: The session, which others may act in too.
     """
 
     def __init__(self, shop: Shop, session: Session) -> None:
         self._shop = shop
         self._session = session
-        self._target = shop.shelf[session.goal.asin]
-        self._options = best_options(shop, session.goal, self._target)
-        self._query = ""
-        self._found: list[str] = []
+        self._goal = session.goal
+        self._results: dict[str, list[str]] = {}
+        self._choices: dict[str, Choice] = {}
+        self._plan: _Plan | None = None
 
     def act(self) -> ExpertAction | None:
-        """The next action; None after the purchase."""
+        """The next action; None after the purchase, or if no search finds anything that is worth buying."""
         session = self._session
-        if session.purchase is not None:
+        self._plan = self._plan or self._make_plan()
+        if session.purchase is not None or self._plan is None:
             return None
         if session.has_search_bar:
-            self._plan_search()
-            return ExpertAction(
-                action=f"search[{self._query}]",
-                thought=f"I have to find {session.goal.query or 'a product'}, so I search for that.",
-            )
-        clickables = session.clickables
+            query = self._plan.query
+            return ExpertAction(action=f"search[{query.text}]", thought=query.reason)
         if session.asin is None:
-            return self._choose_result(on_page=self._target.asin.lower() in clickables)
-        if pages.BUY.lower() not in clickables:
-            return ExpertAction(
-                action=f"click[{pages.PREVIOUS}]", thought="I have read enough and go back to the product."
-            )
-        if session.asin != self._target.asin:
-            return self._start_again("This is not what was asked for.")
-        for name, value in self._options.items():
-            if session.options.get(name) != value:
-                return ExpertAction(action=f"click[{value}]", thought=f"For {name} I choose {value}.")
-        return ExpertAction(
-            action=f"click[{pages.BUY}]",
-            thought="It is what was asked for and the options are chosen, so I buy it.",
-        )
+            return self._on_results(self._plan)
+        if not self._pays(session.asin, self._plan):
+            return self._leave_product(self._plan)
+        if pages.BUY.lower() not in session.clickables:
+            return _click(pages.PREVIOUS, "I have read enough and go back to the product.")
+        return self._on_product(session.asin)
 
-    def _choose_result(self, *, on_page: bool) -> ExpertAction:
-        session, target = self._session, self._target
-        if on_page:
-            return ExpertAction(
-                action=f"click[{target.asin}]",
-                thought=f"{target.asin} for {target.price_tag} fits what was asked for. I look at it.",
-            )
-        page = session.page or 0
-        if not self._query or session.keywords != self._query.split(" "):
-            found = self._shop.found(session.keywords or [""])
-        else:
-            found = self._found
-        if target.asin in found[max(0, page * pages.RESULTS_PER_PAGE) :]:
-            return ExpertAction(
-                action=f"click[{pages.NEXT}]", thought="None of these fits. I look at the next page."
-            )
-        return self._start_again("None of these fits. I try other words.")
+    def _make_plan(self) -> _Plan | None:
+        """The first query in the customer's words that leads to the best purchase, or one with the title."""
+        wanted = self._goal.asin
+        queries = list(queries_from_instruction(self._goal))
+        best = None
+        for query, asin in self._candidates(queries):
+            reward = self._choice(asin).reward
+            if best is None or reward > best.reward:
+                best = _Plan(query=query, asin=asin, reward=reward)
+            if reward == 1.0:
+                return best
+        own = self._choice(wanted).reward
+        if best is not None and best.reward >= own:
+            return best
+        # Of those that lead to the same page, the first: it adds the fewest words.
+        titled = [*queries_from_title(self._goal, self._shop.shelf[wanted]), *queries]
+        query = min(titled, key=lambda each: self._place(wanted, each.text) // RESULTS_PER_PAGE)
+        if self._place(wanted, query.text) == MOST_RESULTS:
+            return best
+        return _Plan(query=query, asin=wanted, reward=own)
 
-    def _start_again(self, why: str) -> ExpertAction:
-        return ExpertAction(action=f"click[{pages.BACK}]", thought=why)
+    def _candidates(self, queries: Sequence[Query]) -> Iterator[tuple[Query, str]]:
+        """What the queries lead to, soonest first, and of a page the wanted product before others."""
+        wanted = self._goal.asin
+        for page in range(_PAGES):
+            places = range(page * RESULTS_PER_PAGE, (page + 1) * RESULTS_PER_PAGE)
+            yield from ((query, wanted) for query in queries if self._place(wanted, query.text) in places)
+            for query in queries:
+                yield from ((query, asin) for asin in self._found(query.text)[places.start : places.stop])
 
-    def _plan_search(self) -> None:
-        """Take the first query that finds the product early; if none does, the best of them."""
-        best = MOST_RESULTS + 1
-        for query in _queries(self._session.goal, self._target):
-            found = self._shop.found(query.split(" "))
-            place = found.index(self._target.asin) if self._target.asin in found else MOST_RESULTS
-            if place < best:
-                best, self._query, self._found = place, query, found
-            if place < _FIRST_PAGES:
-                return
+    def _on_results(self, plan: _Plan) -> ExpertAction:
+        shown = [piece.text for piece in self._session.pieces if piece.kind is Kind.PRODUCT]
+        first = [asin for asin in (plan.asin, self._goal.asin) if asin in shown]
+        for asin in [*first, *shown]:
+            if self._pays(asin, plan):
+                return _click(asin, self._praise(asin))
+        away = self._pages_away(plan)
+        if away is None:
+            return _click(pages.BACK, "None of these is what the customer wants. I try other words.")
+        if away < 0:
+            return _click(pages.PREVIOUS, "The pages before had better ones, so I go back.")
+        return _click(pages.NEXT, "None of these is what the customer wants. I look at the next page.")
+
+    def _on_product(self, asin: str) -> ExpertAction:
+        choice = self._choice(asin)
+        wanted = dict(option for option in self._goal.options if isinstance(option, tuple))
+        for name, value in choice.options.items():
+            if self._session.options.get(name) == value:
+                continue
+            if value in (wanted.get(name), *self._goal.options):
+                return _click(value, f"The customer asks for {value}, so I choose it for {name}.")
+            return _click(value, f"For {name}, {value} comes closest to what the customer asks for.")
+        limit = self._goal.price_upper
+        fine = "It is what the customer asks for"
+        if choice.reward < 1.0:
+            fine = "It is the closest that I find"
+        elif limit < NO_LIMIT:
+            fine += f" and costs no more than ${limit:.2f}"
+        return _click(pages.BUY, f"{fine}, so I buy it.")
+
+    def _praise(self, asin: str) -> str:
+        """Why to look at a product of a page of results."""
+        product, limit = self._shop.shelf[asin], self._goal.price_upper
+        title = " ".join(product.title.split()[:_TITLE_WORDS])
+        most = f" for less than ${limit:.2f}" if limit < NO_LIMIT else ""
+        wish = f"The customer wants {kind_asked_for(self._goal)}{most}."
+        return f"{wish} {asin}, {title}, for {product.price_tag} comes closest, so I look at it."
+
+    def _leave_product(self, plan: _Plan) -> ExpertAction:
+        if self._pages_away(plan) is None:
+            return _click(pages.BACK, "This is not what the customer wants. I search again.")
+        return _click(pages.PREVIOUS, "This is not what the customer wants. I look at the others.")
+
+    def _pages_away(self, plan: _Plan) -> int | None:
+        """How many pages further the product stands in these results; None if a new search is shorter."""
+        words, page = " ".join(self._session.keywords or []), self._session.page or 0
+        place = self._place(plan.asin, words)
+        away = place // RESULTS_PER_PAGE + 1 - page
+        near = abs(away) < _PAGES or words == plan.query.text
+        return away if near and page > 0 and place < MOST_RESULTS else None
+
+    def _place(self, asin: str, text: str) -> int:
+        """Where a product stands in the results of a search, from 0; `MOST_RESULTS` if it does not."""
+        found = self._found(text)
+        return found.index(asin) if asin in found else MOST_RESULTS
+
+    def _found(self, text: str) -> list[str]:
+        if text not in self._results:
+            words = text.split(" ")
+            # Searches with marks are not repeated: some draw random numbers, and find others then.
+            self._results[text] = [] if words[0] in _MARKS else self._shop.found(words)
+        return self._results[text]
+
+    def _pays(self, asin: str, plan: _Plan) -> bool:
+        return self._choice(asin).reward >= plan.reward
+
+    def _choice(self, asin: str) -> Choice:
+        if asin not in self._choices:
+            self._choices[asin] = best_choice(self._shop, self._goal, self._shop.shelf[asin])
+        return self._choices[asin]
 
 
-def best_options(shop: Shop, goal: Goal, product: Product) -> dict[str, str]:
-    """The options of a product that pay most, by their kind; of several that do, those that were asked for.
-
-    Args:
-        shop: The shop.
-        goal: What is wanted.
-        product: The product.
-    """
-    wanted = dict(option for option in goal.options if isinstance(option, tuple))
-    reachable = pages.clickables(pages.item_page("", product, show_attributes=True))
-    columns: list[list[tuple[str, str] | None]] = []
-    for name, values in product.options.items():
-        usable = [
-            value
-            for value in dict.fromkeys(values)
-            if "[" not in value
-            and value not in _BUTTONS
-            and reachable[value].name == name
-            and reachable[value].kind is Kind.OPTION
-        ]
-        usable.sort(key=lambda value: value != wanted.get(name))
-        columns.append([*((name, value) for value in usable), None])
-    best: dict[str, str] = {}
-    most = -1.0
-    for chosen in itertools.islice(itertools.product(*columns), _MOST_TRIED):
-        options = dict(option for option in chosen if option is not None)
-        reward = purchase_reward(
-            product, goal, price=shop.prices[product.asin], options=options, nouns=shop.nouns
-        )
-        if reward.total > most:
-            best, most = options, reward.total
-        if reward.option_matches == len(goal.options):
-            break
-    return best
-
-
-def _queries(goal: Goal, product: Product) -> Iterator[str]:
-    """What could be searched for: the request, less and less of it, and at last the title."""
-    request = _LIMIT.sub("", _FIND.sub("", goal.instruction))
-    yield _searchable(request)
-    yield _searchable(f"{' '.join(goal.attributes)} {goal.query}")
-    yield _searchable(request.partition(" with ")[0])
-    yield _searchable(product.title)
-    yield _searchable(product.indexed_text)
-
-
-def _searchable(text: str) -> str:
-    """A text that can stand in the brackets of an action, lower-case as the shop takes it."""
-    return " ".join(re.sub(r"[\[\]]", " ", text).lower().split()) or "product"
+def _click(button: str, thought: str) -> ExpertAction:
+    return ExpertAction(action=f"click[{button}]", thought=thought)

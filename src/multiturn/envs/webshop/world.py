@@ -18,7 +18,7 @@ from multiturn.envs.webshop.products import read_products
 from multiturn.envs.webshop.ranker import MemoryRanker
 from multiturn.envs.webshop.shelf import MemoryShelf, StoredShelf, stream_array
 from multiturn.envs.webshop.shop import Shop
-from multiturn.envs.webshop.titles import SpacyNouns, TableNouns
+from multiturn.envs.webshop.titles import SpacyNouns, TableNouns, spacy_version
 from multiturn.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -165,12 +165,14 @@ def open_world(
         )
     else:
         shelf, ranker = MemoryShelf(files.read()), None
+    nouns, made_by = _nouns(digest)
     return make_world(
         shelf,
         human=human,
         seed=seed,
-        nouns=_nouns(digest),
-        fingerprint=digest,
+        nouns=nouns,
+        # Another tagger finds other nouns, and the reward depends on them.
+        fingerprint=f"{digest}-{hashlib.sha256(made_by.encode()).hexdigest()[:6]}",
         show_attributes=show_attributes,
         ranker=ranker,
     )
@@ -243,15 +245,17 @@ def read_json(file: Path) -> Any:
         raise DataError(f"{file}: cannot be read ({error}); get the file again") from None
 
 
-def _nouns(digest: str) -> Callable[[str], Collection[str]]:
+def _nouns(digest: str) -> tuple[Callable[[str], Collection[str]], str]:
+    """Where nouns come from, and the versions that made them."""
     folder = prepared_folder(digest)
     if is_complete(folder):
         table = read_json(folder / NOUNS_FILE)
-        return TableNouns(
+        nouns = TableNouns(
             {title: tuple(nouns) for title, nouns in table["nouns"].items()},
             otherwise=None if table["complete"] else SpacyNouns(),
         )
-    return SpacyNouns()
+        return nouns, str(table["spacy"])
+    return SpacyNouns(), spacy_version()
 
 
 def _only(folder: Path, pattern: str, *, optional: bool = False) -> Any:
