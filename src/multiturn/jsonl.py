@@ -14,7 +14,7 @@ from multiturn.trajectory import PreferencePair, Trajectory
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["read_pairs", "read_trajectories", "write_jsonl"]
+__all__ = ["json_lines", "read_pairs", "read_trajectories", "write_jsonl"]
 
 _Parsed = TypeVar("_Parsed")
 
@@ -25,7 +25,7 @@ def read_trajectories(path: Path | str) -> list[Trajectory]:
     Raises:
         DataError: The file is missing or a line is not a trajectory; the message names file and line.
     """
-    return [_located(Trajectory.from_json, record, path, line) for line, record in _read_jsonl(Path(path))]
+    return [_located(Trajectory.from_json, record, path, line) for line, record in json_lines(Path(path))]
 
 
 def read_pairs(path: Path | str) -> list[PreferencePair]:
@@ -35,7 +35,7 @@ def read_pairs(path: Path | str) -> list[PreferencePair]:
         DataError: The file is missing or empty, or a line is not a pair; the message names file and line.
     """
     pairs: list[PreferencePair] = []
-    for line, record in _read_jsonl(Path(path)):
+    for line, record in json_lines(Path(path)):
         parse = functools.partial(PreferencePair.from_json, default_id=f"line-{line}")
         pairs.append(_located(parse, record, path, line))
     if not pairs:
@@ -50,15 +50,16 @@ def write_jsonl(path: Path | str, records: Iterable[Trajectory | PreferencePair]
             file.write(json.dumps(record.to_json(), ensure_ascii=False) + "\n")
 
 
-def _located(parse: Callable[[object], _Parsed], record: object, path: Path | str, line: int) -> _Parsed:
-    """Parse one record; an error learns the file and line it came from."""
-    try:
-        return parse(record)
-    except DataError as error:
-        raise DataError(str(error), path=path, line=line) from None
+def json_lines(path: Path) -> Iterator[tuple[int, object]]:
+    """The lines of a JSONL file that are not empty, parsed, one after the other.
 
+    Yields:
+        The line's number, from 1, and what it holds. A line that is no JSON comes as a `DataError` that
+        says so, without the place, for the reader to raise or to count.
 
-def _read_jsonl(path: Path) -> Iterator[tuple[int, object]]:
+    Raises:
+        DataError: The file cannot be read.
+    """
     try:
         file = path.open("rb")
     except OSError as error:
@@ -71,7 +72,15 @@ def _read_jsonl(path: Path) -> Iterator[tuple[int, object]]:
                 # Decoded line by line, so that a bad byte is reported where it stands.
                 record = json.loads(line.decode("utf-8-sig"))
             except (ValueError, RecursionError) as error:
-                raise DataError(
-                    f"is not JSON ({error}); fix or delete the line", path=path, line=number
-                ) from None
+                record = DataError(f"is not JSON ({error}); fix or delete the line")
             yield number, record
+
+
+def _located(parse: Callable[[object], _Parsed], record: object, path: Path | str, line: int) -> _Parsed:
+    """Parse one record; an error learns the file and line it came from."""
+    try:
+        if isinstance(record, DataError):
+            raise record
+        return parse(record)
+    except DataError as error:
+        raise DataError(str(error), path=path, line=line) from None

@@ -150,6 +150,8 @@ class Trajectory:
         environment: The environment's fingerprint.
         agent: The agent's fingerprint.
         tools: Tool descriptions, as the chat template expects them.
+        context_turns: How many of the first assistant messages belong to the prompt (worked examples, an
+            agreed "OK") and are never scored; 0 in what a rollout writes.
         info: Anything else: scores in the benchmark's own terms, numbers of invalid actions, seconds.
     """
 
@@ -164,18 +166,19 @@ class Trajectory:
     environment: str = ""
     agent: str = ""
     tools: tuple[Mapping[str, Any], ...] = ()
+    context_turns: int = 0
     info: Mapping[str, Json] = dataclasses.field(default_factory=dict)
 
     @property
     def prompt(self) -> tuple[Message, ...]:
-        """The messages before the first assistant message: ``s_0``."""
-        first = next((i for i, m in enumerate(self.messages) if m.role == "assistant"), len(self.messages))
-        return self.messages[:first]
+        """The messages before the first assistant message that is scored: ``s_0``."""
+        starts = self._starts()
+        return self.messages[: starts[0] if starts else len(self.messages)]
 
     @property
     def turns(self) -> tuple[Turn, ...]:
-        """The turns in order."""
-        starts = [i for i, m in enumerate(self.messages) if m.role == "assistant"]
+        """The scored turns in order."""
+        starts = self._starts()
         ends = [*starts[1:], len(self.messages)] if starts else []
         return tuple(
             Turn(index=t, message=self.messages[start], observation=self.messages[start + 1 : end])
@@ -184,12 +187,16 @@ class Trajectory:
 
     @property
     def num_turns(self) -> int:
-        """``T``, the number of assistant messages."""
-        return sum(message.role == "assistant" for message in self.messages)
+        """``T``, the number of scored assistant messages."""
+        return len(self._starts())
+
+    def _starts(self) -> list[int]:
+        """Where the scored assistant messages are."""
+        return [i for i, m in enumerate(self.messages) if m.role == "assistant"][self.context_turns :]
 
     def to_json(self) -> dict[str, Json]:
         """This trajectory as JSON."""
-        return {
+        record: dict[str, Json] = {
             "schema": SCHEMA_VERSION,
             "id": self.id,
             "task_id": self.task_id,
@@ -204,6 +211,9 @@ class Trajectory:
             "tools": [dict(tool) for tool in self.tools],
             "info": dict(self.info),
         }
+        if self.context_turns:
+            record["context_turns"] = self.context_turns
+        return record
 
     @classmethod
     def from_json(cls, record: object) -> Trajectory:
@@ -221,6 +231,9 @@ class Trajectory:
             isinstance(reward, bool) or not isinstance(reward, int | float) or not math.isfinite(reward)
         ):
             raise DataError(f"reward is {reward!r}; it must be a finite number or null")
+        context_turns = fields.get("context_turns") or 0
+        if type(context_turns) is not int or context_turns < 0:
+            raise DataError(f"context_turns is {context_turns!r}; it must be a whole number, 0 or more")
         return cls(
             id=_text(fields, "id"),
             task_id=_text(fields, "task_id"),
@@ -233,6 +246,7 @@ class Trajectory:
             environment=_optional(fields, "environment", str) or "",
             agent=_optional(fields, "agent", str) or "",
             tools=objects(fields, "tools"),
+            context_turns=context_turns,
             info=_mapping(fields.get("info") or {}, "info"),
         )
 
@@ -246,7 +260,7 @@ class PreferencePair:
 
     Attributes:
         id: Unique in its file.
-        prompt: The messages both share before the first assistant message.
+        prompt: The messages both start from. Assistant messages in it are context and are never scored.
         chosen: The rest of the preferred conversation.
         rejected: The rest of the dispreferred one.
         tools: Tool descriptions, as the chat template expects them.

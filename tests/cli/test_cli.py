@@ -165,7 +165,7 @@ def test_an_unknown_option(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("--gamma", "2", "--gamma: gamma: input should be less than or equal to 1 (got 2"),
         ("--beta", "0", "--beta: beta: input should be greater than 0"),
-        ("--objective", "ppo", "--objective: objective: input should be 'dmpo', 'dpo' or 'sft' (got 'ppo')"),
+        ("--objective", "ppo", "--objective: objective: use one of dmpo, dpo, ipo, hinge"),
         ("--set", "gama=1", "--set: gama: unknown key; did you mean 'gamma'?"),
         ("--set", "gamma=3", "--set: gamma: input should be less than or equal to 1 (got 3)"),
         ("--set", "objective.x=1", "--set 'objective.x=1': 'objective' is not a section"),
@@ -190,7 +190,7 @@ def test_bad_training_settings(
         (None, "pairs.jsonl: cannot be read"),
         ("", "pairs.jsonl: holds no pairs; there is nothing to train on"),
         (json.dumps(PAIR) + "\n{broken\n", "pairs.jsonl:2: is not JSON"),
-        (json.dumps([1]), "pairs.jsonl:1: a preference pair must be a JSON object"),
+        (json.dumps([1]), "pairs.jsonl:1: a record must be a JSON object"),
         (json.dumps({**PAIR, "chosen": None}), "pairs.jsonl:1: 'chosen' is missing or not a list"),
         (
             json.dumps({**PAIR, "chosen": [{"role": "user", "content": "hm"}]}),
@@ -242,7 +242,8 @@ def test_a_template_that_is_not_prefix_stable(capsys: pytest.CaptureFixture[str]
     [
         (None, "t.jsonl: cannot be read"),
         ("{broken", "t.jsonl:1: is not JSON"),
-        ('{"id": "a"}', "t.jsonl:1: 'task_id' is missing"),
+        ('{"schema": 1, "messages": []}', "t.jsonl:1: 'id' is missing"),
+        ('{"id": "a"}', "t.jsonl: none of the first 1 rows is in a format that is known (their columns: id)"),
         ("", "none of 0 trajectories has a return of 1.0"),
     ],
 )

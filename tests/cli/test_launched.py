@@ -56,10 +56,10 @@ def test_two_processes_train_one_model(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout == "model: together/model\n"
     told = done.stderr.splitlines()
-    assert told[0] == "DMPO: 0/14 started"
-    assert told[1].startswith("DMPO: 14/14 done in")
-    assert "of computation" in told[2]
-    assert len(told) == 3
+    assert told[:2] == ["pairs.jsonl: 7 rows, read as trl", "DMPO: 0/14 started"]
+    assert told[2].startswith("DMPO: 14/14 done in")
+    assert "of computation" in told[3]
+    assert len(told) == 4
     assert sorted(path.name for path in (folder / "together").iterdir()) == ["model", "reference"]
 
     assert run_app(["train", "pairs.jsonl", "--output", "alone", *SETTINGS]) == 0

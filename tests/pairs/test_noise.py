@@ -137,3 +137,30 @@ def test_whatever_is_repeated_thrice_is_noise(steps: list[tuple[str, str]], time
     """Any block of up to 8 turns, three times in a row, is a repeated action or a cycle."""
     reasons = noise_reasons(episode(*steps * times))
     assert bool({"repeated_action", "repeated_cycle"} & set(reasons)) == bool(steps)
+
+
+RULES = st.builds(
+    NoiseRule, text_span=st.integers(1, 12), text_repeats=st.integers(2, 4), text_piece=st.integers(1, 5)
+)
+
+
+def repeats_by_hand(text: str, rule: NoiseRule) -> bool:
+    """Whether some stretch is as long as the rule says and equals itself a period later, letter by letter."""
+    for period in range(1, rule.text_piece + 1):
+        least = max(rule.text_span, rule.text_repeats * period)
+        for begin in range(len(text) - least + 1):
+            stretch = text[begin : begin + least]
+            if len(stretch) > period and stretch[period:] == stretch[:-period]:
+                return True
+    return False
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.text("ab", max_size=24)
+    | st.builds(lambda a, b, n: a + b * n, *[st.text("abc", max_size=6)] * 2, st.integers(1, 6)),
+    RULES,
+)
+def test_no_repetition_is_overlooked(text: str, rule: NoiseRule) -> None:
+    """What is not looked at closely has none, whatever the thresholds."""
+    assert ("repeated_text" in noise_reasons(said("x " + text), rule)) == repeats_by_hand("x " + text, rule)

@@ -58,3 +58,25 @@ def test_the_control_scores_the_chosen_side_and_nothing_else(
     )
     assert chosen.unscored == 1
     assert seen["arguments"].learning_rate == 0.5
+
+
+def test_the_settings_of_an_objective_reach_the_trainer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+
+    def train_preference(policy: object, pairs: object, arguments: Any, **_: object) -> dict[str, Any]:
+        seen.append(arguments)
+        return {}
+
+    monkeypatch.setattr(trainings, "load_model", lambda spec: spec)
+    monkeypatch.setattr(trainings, "train_preference", train_preference)
+    for settings in (
+        PreferenceSettings(objective="cdpo", label_smoothing=0.2, weighting="last"),
+        PreferenceSettings(objective="simpo", target_margin=0.3, beta=2.0),
+    ):
+        trainings.train_on_pairs(
+            "model", [], settings=settings, prompt=PromptSettings(), precision="fp32", seed=0, output=tmp_path
+        )
+    assert [(args.objective, args.weighting) for args in seen] == [("cdpo", "last"), ("simpo", None)]
+    assert [(args.label_smoothing, args.target_margin) for args in seen] == [(0.2, None), (None, 0.3)]

@@ -13,6 +13,7 @@ from multiturn.evaluation.compare import compare
 from multiturn.evaluation.evaluate import summarize
 from multiturn.pairs.select import select_pairs
 from multiturn.reports.summary import build_summary, describe_pairs
+from multiturn.reports.turns import weights_of
 from multiturn.trajectory import Message, Outcome, PreferencePair, Trajectory
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class MadeUpRun:
     summary: dict[str, Any]
     episodes: dict[str, dict[str, list[Trajectory]]]
     pairs: list[PreferencePair]
+    pair_scores: dict[int, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
 
 def play(task: int, name: str, *, wins: bool, rng: np.random.Generator, split: str) -> Trajectory:
@@ -103,6 +105,8 @@ def learning_log(objective: str, steps: int, rng: np.random.Generator) -> list[d
                 "loss": math.log1p(math.exp(-margin)),
                 "rewards/margins": margin,
                 "rewards/accuracies": float(np.clip(0.5 + 0.4 * done + 0.1 * noise, 0.0, 1.0)),
+                "logps/chosen": -9.0 + (-2.0 if objective == "dmpo" else -11.0) * done + 0.8 * noise,
+                "logps/rejected": -14.0 - 26.0 * done + 1.5 * noise,
                 "logratios/chosen": (-2.0 if objective == "dmpo" else -11.0) * done + 0.8 * noise,
                 "logratios/rejected": -26.0 * done + 1.5 * noise,
             }
@@ -141,7 +145,13 @@ def make_up(splits: tuple[str, ...] = ("test",), tasks: int = 120) -> MadeUpRun:
         "dpo": {"objective": "dpo", "beta": 0.1, "gamma": 0.7, "log": learning_log("dpo", 90, rng)},
     }
     for name in ("dmpo", "dpo"):
-        trainings[name] |= {"steps": 90, "seconds": 212.5, "data": {"rows": 72, "used": 72}}
+        trainings[name] |= {
+            "steps": 90,
+            "seconds": 212.5,
+            "data": {"rows": 72, "used": 70, "dropped": {"longer than max_length": 2}, "tokens": 31_415},
+            "peak_memory_bytes": 3 * 2**30,
+            "timing": {"forward": 60.0, "backward": 130.0, "total_tokens": 31_415},
+        }
     summary = build_summary(
         run=facts(splits),
         evaluations={
@@ -170,7 +180,30 @@ def make_up(splits: tuple[str, ...] = ("test",), tasks: int = 120) -> MadeUpRun:
         },
         warnings=[],
     )
-    return MadeUpRun(summary, episodes, selection.pairs)
+    return MadeUpRun(summary, episodes, selection.pairs, score(selection.pairs[:20], rng))
+
+
+def score(pairs: list[PreferencePair], rng: np.random.Generator) -> dict[int, dict[str, Any]]:
+    """Log-probabilities of every turn, the rejected ones less likely after training."""
+    scores: dict[int, dict[str, Any]] = {}
+    for index, pair in enumerate(pairs):
+        scores[index] = {"dmpo": {}, "dpo": {}}
+        for side, drift in (("chosen", 0.2), ("rejected", -1.5)):
+            count = sum(message.role == "assistant" for message in getattr(pair, side))
+            before = [-float(value) for value in rng.exponential(1.0, count)]
+            for method in ("dmpo", "dpo"):
+                after = [value + drift + 0.3 * float(rng.normal()) for value in before]
+                weights = weights_of(method, 0.7, count) or []
+                scores[index][method][side] = {
+                    "reference": before,
+                    "policy": after,
+                    "weights": weights,
+                    "rewards": [
+                        0.1 * weight * (new - old)
+                        for weight, old, new in zip(weights, before, after, strict=True)
+                    ],
+                }
+    return scores
 
 
 def facts(splits: tuple[str, ...]) -> Mapping[str, Any]:

@@ -11,8 +11,10 @@ import pytest
 from made_up import one_split
 
 from multiturn.reports import charts
-from multiturn.reports.charts import learning_charts, weights_chart
+from multiturn.reports.charts import learning_charts
+from multiturn.reports.pair_charts import lengths_chart, rewards_chart, weights_chart
 from multiturn.reports.strips import Scale, dots_plot, interval_plot
+from multiturn.reports.turns import PairTurns, TurnValue
 
 SERIES = {"sft": 0, "dmpo": 1, "dpo": 2}
 
@@ -27,6 +29,10 @@ def training(**curves: list[float | None]) -> dict[str, Any]:
     }
 
 
+def turn(value: float) -> TurnValue:
+    return TurnValue(reference=-1.0, policy=-1.0, weight=1.0, value=value)
+
+
 def test_every_curve_has_its_chart() -> None:
     found = learning_charts(one_split().summary["trainings"], SERIES)
     assert [chart.title for chart in found] == [
@@ -35,11 +41,14 @@ def test_every_curve_has_its_chart() -> None:
         "Reward margin",
         "Accuracy",
         "Log-ratio to the reference",
+        "Log-probability",
     ]
     assert found[0].methods == ("sft",)
     assert found[1].methods == ("dpo", "dmpo")
     assert found[4].dashed == "rejected"
     assert "DPO chosen from" in found[4].svg
+    assert "DPO rejected from" in found[5].svg
+    assert found[5].dashed == "rejected"
 
 
 def test_the_same_numbers_give_the_same_bytes_and_nothing_of_the_outside_is_in_them() -> None:
@@ -47,11 +56,17 @@ def test_the_same_numbers_give_the_same_bytes_and_nothing_of_the_outside_is_in_t
     first, second = (learning_charts(trainings, SERIES) for _ in range(2))
     assert [chart.svg for chart in first] == [chart.svg for chart in second]
     ids: list[str] = []
-    for chart in [*first, weights_chart(trainings, SERIES)]:
+    turns = {"dmpo": [PairTurns(chosen=(turn(0.5),), rejected=(turn(-0.5),))] * 3}
+    pair_charts = [
+        weights_chart(trainings, SERIES),
+        rewards_chart(turns, trainings, SERIES),
+        lengths_chart(one_split().summary["pairs"]),
+    ]
+    for chart in [*first, *pair_charts]:
         assert chart is not None
-        for foreign in ("http", "<style", "<metadata", "<?xml", "#0304", "#0101", "DejaVu"):
+        for foreign in ("http", "<style", "<metadata", "<?xml", "#0304", "#0101", "#0506", "DejaVu"):
             assert foreign not in chart.svg
-        assert "var(--series-" in chart.svg
+        assert "var(--series-" in chart.svg or "var(--good)" in chart.svg
         ids += re.findall(r'\bid="([^"]+)"', chart.svg)
         targets = re.findall(r'(?:url\(|href=")#([^")]+)', chart.svg)
         assert set(targets) <= set(ids)
@@ -113,3 +128,36 @@ def test_names_in_drawings_are_escaped() -> None:
     svg = dots_plot({'"><script>\u202e': 0.5}, scale, {'"><script>\u202e': 1})
     assert "<script>" not in svg
     assert "&#34;&gt;&lt;script&gt;⟨U+202E⟩ 0.500" in svg
+
+
+def test_the_rewards_of_turns_are_means_and_spelled_out() -> None:
+    """Chosen 0.1, 0.2 and 0.6 at turn 1: mean 0.3. Turn 2 is in two pairs only, and is left out."""
+    pairs = [
+        PairTurns(chosen=(turn(first), *extra), rejected=(turn(-first),))
+        for first, extra in ((0.1, ()), (0.2, (turn(9.0),)), (0.6, (turn(9.0),)))
+    ]
+    trainings: dict[str, Any] = {"dmpo": {"weights": {"chosen": [1.0]}}, "control": {"weights": None}}
+    chart = rewards_chart({"dmpo": pairs, "control": pairs}, trainings, {"dmpo": 1, "control": 2})
+    assert chart is not None
+    assert "DMPO chosen: 0.300; DMPO rejected: \N{MINUS SIGN}0.300" in chart.svg
+    assert chart.methods == ("dmpo",)
+    assert "mean over 3 pairs" in chart.note
+    assert rewards_chart({}, {}, {}) is None
+    assert rewards_chart({"dmpo": pairs[:2]}, trainings, {"dmpo": 1}) is None
+
+
+def test_lengths_are_counted() -> None:
+    chart = lengths_chart({"turn_counts": {"chosen": [[1, 2], [3, 1]], "rejected": [[4, 3]]}})
+    assert chart is not None
+    assert "chosen: 2 of 1, 1 of 3; rejected: 3 of 4" in chart.svg
+    assert lengths_chart(None) is None
+    assert lengths_chart({"counts": {}}) is None
+
+
+def test_the_level_of_no_preference_is_drawn_where_there_is_one() -> None:
+    curves = training(loss=[0.7, 0.6], rewards__margins=[0.0, 0.1])
+    logistic = learning_charts({"a": curves | {"objective": "dpo"}}, {"a": 1})[0]
+    squared = learning_charts({"a": curves | {"objective": "ipo"}}, {"a": 1})[0]
+    assert "ln 2" in logistic.note
+    assert squared.note == ""
+    assert logistic.svg.count("<path") == squared.svg.count("<path") + 1

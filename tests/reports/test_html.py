@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import functools
+import hashlib
 import html.parser
 import json
 import re
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
+from hostile import EVIL, evil_run
 from made_up import MadeUpRun, one_split, two_splits
 
+import multiturn.reports.html as html_module
 from multiturn.evaluation.evaluate import summarize
 from multiturn.reports.examples import choose_examples, choose_pairs
 from multiturn.reports.html import render_report, write_report
 from multiturn.reports.summary import build_summary
-from multiturn.trajectory import Message, PreferencePair, Trajectory
+from multiturn.trajectory import Message, Trajectory
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-EVIL = (
-    "</pre></details><script>document.title='owned'</script><img src=x onerror=alert(1)>"
-    '<a href="javascript:alert(1)">link</a> {{ 7 * 7 }} \u202eevil\u202c \x00\x07\x1b[31m \ud800 ]]>'
-)
+TEMPLATES = Path(html_module.__file__).parent / "templates"
 VOID = {"meta", "br", "img", "link", "hr", "input"}
 
 
@@ -66,14 +64,37 @@ def ordinary_page() -> str:
 
 
 def rendered(run: MadeUpRun) -> str:
-    return render_report(run.summary, episodes=run.episodes, pairs=run.pairs)
+    return render_report(run.summary, episodes=run.episodes, pairs=run.pairs, pair_scores=run.pair_scores)
+
+
+def scripts(page: str) -> list[str]:
+    """What stands in the page's script elements."""
+    return re.findall(r"<script[^>]*>(.*?)</script>", page, flags=re.DOTALL)
+
+
+def policy(page: str) -> str:
+    """The page's Content-Security-Policy."""
+    found = [a["content"] for tag, a in outline(page) if a.get("http-equiv") == "Content-Security-Policy"]
+    assert len(found) == 1
+    return str(found[0])
 
 
 def assert_harmless(page: str) -> None:
-    """No script, no handler, nothing that is loaded, no link but within the page."""
+    """No script but ours, no handler, nothing that is loaded, no link but within the page."""
+    elements = [attributes for tag, attributes in outline(page) if tag == "script"]
+    assert elements in ([{"type": "application/json", "id": "pairs-data"}, {}, {}], [{}])
+    data, ours = scripts(page)[: len(elements) // 2], scripts(page)[len(elements) // 2 :]
+    sources = []
+    for script, name in zip(ours, ("page.js", "viewer.js"), strict=False):
+        assert script == (TEMPLATES / name).read_text(encoding="utf-8")
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        sources.append(f"'sha256-{digest}'")
+    assert f"script-src {' '.join(sources)};" in policy(page)
+    for record in data:
+        assert not set("<>&\u2028\u2029") & set(record)
+        json.loads(record)
     for tag, attributes in outline(page):
         assert tag not in {
-            "script",
             "img",
             "iframe",
             "link",
@@ -98,16 +119,14 @@ def assert_harmless(page: str) -> None:
 def test_the_report_is_one_small_harmless_file(tmp_path: Path) -> None:
     run = one_split()
     path = tmp_path / "folder" / "report.html"
-    write_report(run.summary, path, episodes=run.episodes, pairs=run.pairs)
+    write_report(run.summary, path, episodes=run.episodes, pairs=run.pairs, pair_scores=run.pair_scores)
     page = path.read_text(encoding="utf-8")
     assert_harmless(page)
     assert path.stat().st_size < 1_000_000
     assert list(path.parent.iterdir()) == [path]
-    policy = next(
-        a["content"] for tag, a in outline(page) if a.get("http-equiv") == "Content-Security-Policy"
-    )
-    assert policy is not None
-    assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'")
+    assert policy(page).startswith("default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-")
+    assert "require-trusted-types-for 'script'" in policy(page)
+    assert "unsafe" not in policy(page).replace("style-src 'unsafe-inline'", "")
 
 
 def test_it_says_what_was_found() -> None:
@@ -123,7 +142,15 @@ def test_it_says_what_was_found() -> None:
         "By task type",
         "How episodes ended",
         "Log-ratio to the reference",
+        "Log-probability",
         "Weight of each turn",
+        "Implicit reward of each turn",
+        "Length of the trajectories",
+        "What each training worked on, and what it took",
+        "forward 1 min 00 s, backward 2 min 10 s",
+        "31,415",
+        "3.0 GiB",
+        "turns of 20 are scored",
         "dropped: the same reward as the expert",
         "DMPO does better",
         "peak memory",
@@ -162,11 +189,24 @@ def luminance(colour: str) -> float:
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
+def mixed(colour: str, ground: str, share: float) -> str:
+    """What color-mix makes of two colours in sRGB."""
+    channels = [(int(colour[i : i + 2], 16), int(ground[i : i + 2], 16)) for i in (1, 3, 5)]
+    return "#" + "".join(f"{round(share * ours + (1 - share) * theirs):02x}" for ours, theirs in channels)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_colours_are_told_apart_from_their_ground(scheme: str) -> None:
     """WCAG AA: 4.5 for text, also on the soft ground; 3 for what is drawn."""
-    blocks = re.findall(r":root \{(.*?)\}", ordinary_page(), flags=re.DOTALL)
-    colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", blocks[0 if scheme == "light" else 1]))
+    page = ordinary_page()
+    dark = re.findall(r":root(?:\[data-theme=\"dark\"\]|:not\(.*?\)) \{(.*?)\}", page, flags=re.DOTALL)
+    assert dark[0].split() == dark[1].split()  # by choice and by the system's
+    light = re.findall(r":root \{(.*?)\}", page, flags=re.DOTALL)[0]
+    block = light if scheme == "light" else dark[0]
+    colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block))
+    depth = float(re.findall(r"--depth: ([\d.]+)", block)[0])
+    for tint in ("above", "below", "plain"):  # a turn at its deepest
+        colours[f"{tint}-deep"] = mixed(colours[tint], colours["paper"], depth)
 
     def contrast(one: str, other: str) -> float:
         light, dark = sorted((luminance(colours[one]), luminance(colours[other])), reverse=True)
@@ -175,7 +215,10 @@ def test_colours_are_told_apart_from_their_ground(scheme: str) -> None:
     for text in ("ink", "muted", "good", "bad"):
         for ground in ("paper", "soft"):
             assert contrast(text, ground) >= 4.5, f"{text} on {ground}"
-    assert contrast("ink", "warn") >= 4.5
+    for ground in ("warn", "mark", "above-deep", "below-deep", "plain-deep"):
+        assert contrast("ink", ground) >= 4.5, f"ink on {ground}"
+    for tint in ("above-deep", "below-deep"):
+        assert contrast(tint, "paper") >= 1.5, f"{tint} can be told from nothing"
     for slot in range(8):
         assert contrast(f"series-{slot}", "paper") >= 3.0
     assert contrast("rest", "paper") >= 2.4  # bars that stand beside their number
@@ -202,49 +245,6 @@ def test_a_bare_summary_is_enough() -> None:
     assert_harmless(render_report(build_summary(run={}, evaluations={})))
 
 
-def evil_run() -> MadeUpRun:
-    """A run in which every text from outside is hostile."""
-    prompt = Message(role="system", content=EVIL)
-    call = {"function": {"name": EVIL, "arguments": EVIL}}
-    trajectories = [
-        Trajectory(
-            id=f"{EVIL}{number}",
-            task_id=f"{EVIL}{number}",
-            task_type=f"{EVIL}{number % 2}",
-            messages=(
-                prompt,
-                Message(role="assistant", content=EVIL, tool_calls=(call,)),
-                Message(role="tool", content="x" * 1_000_000),
-                Message(role="assistant", content=EVIL * 200),
-            ),
-            reward=0.5,
-        )
-        for number in range(4)
-    ]
-    pair = PreferencePair(
-        id=EVIL, prompt=(prompt,), chosen=trajectories[0].messages[1:], rejected=trajectories[1].messages[1:]
-    )
-    summary = build_summary(
-        run={
-            "name": EVIL,
-            "environment": EVIL,
-            "model": EVIL,
-            "created": EVIL,
-            "git_commit": EVIL,
-            "versions": {EVIL: EVIL},
-            "config": {EVIL: [EVIL]},
-        },
-        evaluations={EVIL: {EVIL: summarize(trajectories, resamples=100)}},
-        trainings={
-            EVIL: {"objective": EVIL, "log": [{"step": 1, "loss": 0.5, EVIL: 1.0}], "warnings": [EVIL]}
-        },
-        pairs={"counts": {"pairs": 1}, "dropped": {EVIL: 3}, "num_turns": {}},
-        stages={EVIL: {"seconds": 1.0}},
-        warnings=[EVIL],
-    )
-    return MadeUpRun(summary, {EVIL: {EVIL: trajectories}}, [pair])
-
-
 @functools.cache
 def hostile_page() -> str:
     return rendered(evil_run())
@@ -254,7 +254,7 @@ def test_hostile_text_is_text() -> None:
     page = hostile_page()
     assert_harmless(page)
     page.encode("utf-8")
-    assert not set("\u202e\u202c\x00\x07\x1b") & set(page)
+    assert not set("\u202e\u202c\u2028\x00\x07\x1b") & set(page)
     assert "owned" in page
     assert "{{ 7 * 7 }}" in page
     assert "⟨U+202E⟩" in page
@@ -264,6 +264,13 @@ def test_a_line_of_a_megabyte_is_cut() -> None:
     page = hostile_page()
     assert len(page) < 1_000_000
     assert "998,000 more characters" in page
+    assert 996_000 in json.loads(scripts(page)[0])["more"].values()
+
+
+def test_hostile_text_is_text_in_the_data_too() -> None:
+    texts = json.loads(scripts(hostile_page())[0])["texts"]
+    assert any("</noscript></script><script>document.title='owned'</script>" in text for text in texts)
+    assert any("⟨U+202E⟩evil⟨U+202C⟩ ⟨U+2028⟩ ⟨U+0000⟩⟨U+0007⟩⟨U+001B⟩[31m ⟨U+D800⟩" in t for t in texts)
 
 
 def test_examples_show_gains_losses_and_draws() -> None:

@@ -123,3 +123,15 @@ def test_text_of_a_conversation() -> None:
     template = ChatTemplate(chatml())
     text = template.text([{"role": "user", "content": "Go."}], generation_prompt=True)
     assert text == "<|im_start|>user\nGo.<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_tool_calls_that_a_template_would_leave_out() -> None:
+    """Such a turn would be written as an empty one, and trained on."""
+    call = {"id": "1", "type": "function", "function": {"name": "look", "arguments": {}}}
+    talk = [user("Go."), Message(role="assistant", content="", tool_calls=(call,))]
+    with pytest.raises(TemplateError, match=r"does not write tool calls; choose a template that does"):
+        Renderer(chatml()).render(talk)
+    written = "(message['content'] ~ (message['tool_calls'] | tojson if message['tool_calls'] else ''))"
+    tokenizer = byte_level(CHATML.replace("message['content']", written))
+    rendered = Renderer(tokenizer).render(talk)
+    assert '"name": "look"' in decode(tokenizer, rendered.token_ids)

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 import multiturn
-from multiturn.cli import bench, env, evaluate, pairs, report, rollout, run, sft, train
+from multiturn.cli import bench, compare, convert, env, evaluate, pairs, report, rollout, run, sft, train
 from multiturn.errors import ConfigError, MultiturnError
 from multiturn.launch import process_count, process_index
 
@@ -36,12 +36,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("run")(run.run)
+app.command("convert")(convert.convert)
 app.command("sft")(sft.sft)
 app.command("rollout")(rollout.rollout)
 app.command("pairs")(pairs.pairs)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("report")(report.report)
+app.command("compare")(compare.compare)
 app.command("bench")(bench.bench)
 app.add_typer(env.app, name="env")
 

@@ -10,6 +10,15 @@ __all__ = ["report"]
 
 def report(
     run: Annotated[Path, typer.Argument(help="A run's folder, for example runs/quickstart-seed0.")],
+    *,
+    score_pairs: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Score the turns of so many pairs with the run's models first; without it, the scores that "
+            "are there are shown.",
+        ),
+    ] = None,
 ) -> None:
     """Make the summary and the HTML report of a finished run again, and show the table.
 
@@ -17,5 +26,5 @@ def report(
     """
     from multiturn.pipeline.results import rebuild_report, show_results
 
-    directory = rebuild_report(run)
+    directory = rebuild_report(run, score=score_pairs)
     show_results(directory)

@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from multiturn.cli import options
+from multiturn.cli import options, reading
 
 __all__ = ["sft"]
 
 
 def sft(
-    trajectories: Annotated[Path, typer.Argument(help="JSONL of trajectories, or a rollout file.")],
+    trajectories: Annotated[Path, typer.Argument(help="Trajectories in any format: `docs/data.md`.")],
     *,
     output: options.Output,
     model: options.Model = "smollm2-135m-instruct",
@@ -20,6 +20,10 @@ def sft(
     learning_rate: Annotated[float | None, typer.Option(help="The peak learning rate.")] = None,
     chat_template: options.Template = "model",
     precision: options.Precision = "bf16",
+    given_format: reading.Source = None,
+    skip_bad: reading.SkipBad = False,
+    reward_field: reading.RewardField = None,
+    dataset_split: reading.DatasetSplit = None,
     seed: options.Seed = 0,
     overrides: options.Overrides = None,
 ) -> None:
@@ -32,15 +36,18 @@ def sft(
     Example: `multiturn sft expert.jsonl --output sft --epochs 2 --set lora.rank=16`
     """
     from multiturn.errors import DataError
+    from multiturn.formats import ReadOptions
     from multiturn.pipeline.config import SftSettings
     from multiturn.pipeline.trainings import train_on_demonstrations
-    from multiturn.rollouts.store import read_episodes
     from multiturn.trajectory import Outcome
 
     settings = options.settings_from(
         SftSettings, overrides, {"epochs": epochs, "learning_rate": learning_rate}
     )
-    read = read_episodes(trajectories)
+    read = reading.read_trajectories(
+        trajectories,
+        ReadOptions(source=given_format, skip_bad=skip_bad, reward_field=reward_field, split=dataset_split),
+    )
     # Plain conversations have no return. Those that an environment cut short have none either.
     whole = [trajectory for trajectory in read if trajectory.outcome is not Outcome.ENVIRONMENT_ERROR]
     good = [t for t in whole if t.reward is None or t.reward >= min_reward]

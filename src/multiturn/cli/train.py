@@ -5,22 +5,30 @@ from typing import Annotated
 
 import typer
 
-from multiturn.cli import options
+from multiturn.cli import options, reading
+from multiturn.pipeline.objectives import OBJECTIVES
 
 __all__ = ["train"]
 
+_OBJECTIVES = "\n".join(
+    [
+        "What is trained:",
+        *(f"- {name}: {line}" for name, line in OBJECTIVES.items()),
+        "- MODULE:NAME: one of your own, see `docs/method.md`",
+    ]
+)
+
 
 def train(
-    pairs: Annotated[Path, typer.Argument(help="JSONL of pairs with prompt, chosen and rejected messages.")],
+    pairs: Annotated[Path, typer.Argument(help="Pairs in any format: `docs/data.md`.")],
     *,
     model: options.Model,
     output: options.Output,
-    objective: Annotated[
-        str,
-        typer.Option(help="dmpo (turn weights phi), dpo (every turn counts alike), or sft (the control)."),
-    ] = "dmpo",
+    objective: Annotated[str, typer.Option(help=_OBJECTIVES)] = "dmpo",
     beta: Annotated[float | None, typer.Option(help="Strength of the constraint to the reference.")] = None,
-    gamma: Annotated[float | None, typer.Option(help="Discount of a turn in [0, 1], for dmpo.")] = None,
+    gamma: Annotated[
+        float | None, typer.Option(help="Discount of a turn in [0, 1], for the weightings that have one.")
+    ] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the data.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="The peak learning rate.")] = None,
     reference: Annotated[
@@ -40,10 +48,13 @@ def train(
     ] = None,
     chat_template: options.Template = "model",
     precision: options.Precision = "bf16",
+    given_format: reading.Source = None,
+    skip_bad: reading.SkipBad = False,
+    dataset_split: reading.DatasetSplit = None,
     seed: options.Seed = 0,
     overrides: options.Overrides = None,
 ) -> None:
-    """Train a policy on preference pairs; the model it starts from is the frozen reference.
+    """Train a policy on preference pairs; the model it starts from is the frozen reference, if one is read.
 
     The trained model ends up in OUTPUT/model. Watch `logratios/chosen`: where it falls far below zero the
     policy forgets what it should prefer, and a warning says so; lower the learning rate then.
@@ -52,9 +63,13 @@ def train(
     reference's log-probabilities are computed once for a model and kept by turn: trainings that differ in
     gamma, beta, objective or learning rate and share a `--reference-cache` never run it again.
 
+    Some objectives have a setting of their own: `--set label_smoothing=0.1` (cdpo, robust),
+    `--set target_margin=0.5` (simpo). All but sft can weigh turns in another way: `--set weighting=last`, or
+    phi, uniform, exponential, MODULE:FUNCTION.
+
     Example: `multiturn train pairs.jsonl --model sft/model --output dmpo --gamma 0.7 --beta 0.1`
     """
-    from multiturn.jsonl import read_pairs
+    from multiturn.formats import ReadOptions
     from multiturn.pipeline.config import PreferenceSettings
     from multiturn.pipeline.trainings import train_on_pairs
 
@@ -69,7 +84,7 @@ def train(
     }
     train_on_pairs(
         model,
-        read_pairs(pairs),
+        reading.read_pairs(pairs, ReadOptions(source=given_format, skip_bad=skip_bad, split=dataset_split)),
         settings=options.settings_from(PreferenceSettings, overrides, given),
         prompt=options.prompt_settings(chat_template, "react", "none"),
         precision=precision,

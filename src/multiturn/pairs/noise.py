@@ -25,6 +25,7 @@ the same when their texts are. The last turn often has no observation; there the
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 import unicodedata
@@ -44,6 +45,7 @@ __all__ = ["NoiseRule", "action_text", "noise_reasons"]
 _ACTION_LABEL: Final = re.compile(r"^[ \t]*action[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _UNPRINTABLE: Final = frozenset({"Cc", "Cn", "Co", "Cs"})
 _LAYOUT: Final = frozenset("\n\t\r")
+_NO_LAYOUT: Final = {ord(character): " " for character in _LAYOUT}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,20 +157,42 @@ def _wordless(message: Message) -> bool:
 
 def _repeats_itself(text: str, rule: NoiseRule) -> bool:
     """Whether some piece comes so often in a row that the whole repetition is long enough."""
-    if len(text) < rule.text_span:
+    if len(text) < rule.text_span or not _may_repeat(text, rule):
         return False
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
     for period in range(1, min(rule.text_piece, codes.size - 1) + 1):
-        differs = np.flatnonzero(codes[period:] != codes[:-period])
-        edges = np.concatenate([[-1], differs, [codes.size - period]])
-        span = int(np.diff(edges).max()) - 1 + period
-        if span >= max(rule.text_span, rule.text_repeats * period):
+        least = max(rule.text_span, rule.text_repeats * period)
+        differs = codes[period:] != codes[:-period]
+        if differs.size - np.count_nonzero(differs) < least - period:  # too few equal ones, in a row or not
+            continue
+        edges = np.concatenate([[-1], np.flatnonzero(differs), [differs.size]])
+        if int(np.diff(edges).max()) - 1 + period >= least:
             return True
     return False
 
 
+def _may_repeat(text: str, rule: NoiseRule) -> bool:
+    """Whether some piece of text comes again soon enough; where none does, nothing needs a closer look.
+
+    Pieces of equal length are laid side by side over the text. A repetition of period p covers at least
+    max(text_span, text_repeats * p) characters; if that is at least p plus nearly two such pieces, one of
+    them lies in it so that it comes again p characters later.
+    """
+    size = _piece_size(rule.text_span, rule.text_repeats, rule.text_piece)
+    return any(
+        text.find(text[at : at + size], at + 1, at + size + rule.text_piece) >= 0
+        for at in range(0, len(text) - size + 1, size)
+    )
+
+
+@functools.lru_cache
+def _piece_size(span: int, repeats: int, longest: int) -> int:
+    spare = min(max(span, repeats * period) - period for period in range(1, longest + 1))
+    return max(1, (spare + 1) // 2)
+
+
 def _unprintable_share(text: str) -> float:
-    if not text:
+    if "\ufffd" not in text and text.translate(_NO_LAYOUT).isprintable():  # so is no text at all
         return 0.0
     bad = sum(c == "\ufffd" or (unicodedata.category(c) in _UNPRINTABLE and c not in _LAYOUT) for c in text)
     return bad / len(text)

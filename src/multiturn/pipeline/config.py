@@ -10,6 +10,8 @@ from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from multiturn.pipeline.objectives import Objective, Weighting, check_read
+
 __all__ = [
     "NAME_PATTERN",
     "REFERENCE",
@@ -191,11 +193,15 @@ class PreferenceSettings(TrainSettings):
     """Preference training, common to all methods; a method may override any of it.
 
     Attributes:
-        objective: ``dmpo`` (turn weights phi), ``dpo`` (uniform turn weights), or ``sft``: the control, which
-            learns the chosen side of every pair and nothing of the rejected one. What the others gain over
-            it comes from the preference, not from more demonstrations.
-        beta: The strength of the constraint to the reference.
-        gamma: The discount of a turn, for ``dmpo``.
+        objective: A key of `multiturn.pipeline.objectives.OBJECTIVES`, or ``module:objective``. ``sft`` is
+            the control, which learns the chosen side of every pair and nothing of the rejected one: what the
+            others gain over it comes from the preference, not from more demonstrations.
+        beta: The strength of the constraint to the reference; 2 to 10 for ``simpo``, which has none.
+        gamma: The discount of a turn, for the weightings ``phi`` and ``exponential``.
+        weighting: ``phi``, ``uniform``, ``exponential``, ``last`` or ``module:function``; null takes the
+            objective's own.
+        label_smoothing: The share of swapped pairs, for ``cdpo`` and ``robust``; null takes 0.1.
+        target_margin: The lead in reward that ``simpo`` aims at; null takes 0.5.
         chosen_nll: The weight of the chosen side's negative log-likelihood beside the pairwise loss; the
             paper has none.
         reference: ``cached`` (computed once, kept on disk), ``live`` (a frozen second model at every step),
@@ -205,11 +211,19 @@ class PreferenceSettings(TrainSettings):
     learning_rate: Positive = 1e-6
     schedule: Schedule = "constant_with_warmup"
     warmup: Fraction = 0.1
-    objective: Literal["dmpo", "dpo", "sft"] = "dmpo"
+    objective: Objective = "dmpo"
     beta: Positive = 0.1
     gamma: Fraction = 0.7
+    weighting: Weighting | None = None
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=0.5)] | None = None
+    target_margin: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] | None = None
     chosen_nll: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
     reference: Literal["auto", "cached", "live", "adapter-off"] = "auto"
+
+    @model_validator(mode="after")
+    def _read(self) -> Self:
+        check_read(self.objective, self.model_dump())
+        return self
 
 
 class ExpertSettings(_Section):

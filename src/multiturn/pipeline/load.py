@@ -108,10 +108,28 @@ def _method_problems(config: Config) -> Iterator[str]:
             )
             continue
         try:
-            config.method(name)
+            settings = config.method(name)
+            _import_own(settings)
         except ValidationError as error:
             for problem in error.errors():
                 yield _explain(problem, ("methods", name), PreferenceSettings)
+        except ConfigError as error:
+            yield f"methods.{name}: {error}"
+
+
+def _import_own(settings: PreferenceSettings) -> None:
+    """Find out now, and not after hours of exploration, whether somebody's own objective can be had."""
+    if ":" in f"{settings.objective}{settings.weighting}":
+        from multiturn.training.objectives import PairTask
+
+        PairTask(
+            settings.objective,
+            settings.beta,
+            settings.gamma,
+            weighting=settings.weighting,
+            label_smoothing=settings.label_smoothing,
+            target_margin=settings.target_margin,
+        )
 
 
 def parse_override(override: str, *, option: str = "--set") -> tuple[list[str], Any]:

@@ -67,7 +67,7 @@ machine in it for ScienceWorld; stages ask for the same ones again, and the prot
 
 def _all_tasks(environment: EnvironmentSettings, split: str) -> list[Task]:
     entry = registry.find(environment.name)
-    if not entry.isolated():
+    if not entry.isolated(environment.options):
         with _slots(environment, 1) as (slot,):
             return slot.tasks(split)
     key = (entry.importable(), json.dumps(environment.options, default=repr), split)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from multiturn.errors import DataError
 from multiturn.jsonl import write_jsonl
-from multiturn.pairs.select import PairSettings, Selection, select_pairs
+from multiturn.pairs.balance import length_warnings
+from multiturn.pairs.selection import PairSettings, Selection
+from multiturn.pairs.strategies import build_pairs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from multiturn.pipeline.config import PairsSettings
     from multiturn.trajectory import Trajectory
 
 __all__ = ["describe_selection", "write_pairs"]
+
+_LOG = logging.getLogger(__name__)
 
 
 def write_pairs(
@@ -26,13 +31,13 @@ def write_pairs(
     settings: PairsSettings,
     seed: int,
 ) -> Selection:
-    """Select pairs and write them, all or nothing.
+    """Select pairs and write them, all or nothing. A warning says where one side is longer by much.
 
     Args:
         experts: The expert's trajectories.
         rollouts: A policy's attempts at the same tasks.
         path: The JSONL file of pairs.
-        settings: Which pairs to keep.
+        settings: The strategy, and which pairs to keep.
         seed: Decides which pairs stay where a task has too many.
 
     Returns:
@@ -41,15 +46,17 @@ def write_pairs(
     Raises:
         DataError: No pair is left; nothing is written then.
     """
-    selection = select_pairs(experts, rollouts, PairSettings(**settings.model_dump(), seed=seed))
+    selection = build_pairs(experts, rollouts, PairSettings(**settings.model_dump(), seed=seed))
     if not selection.pairs:
         raise DataError(
-            f"is not written: none of {len(rollouts)} rollouts makes a preference pair (dropped: "
+            f"is not written: none of {selection.rollouts} rollouts makes a preference pair (dropped: "
             f"{_dropped(selection)}); explore more tasks, at a higher temperature, or start from a weaker "
             "policy",
             path=path,
         )
     write_jsonl(path, selection.pairs)
+    for warning in length_warnings(selection.pairs):
+        _LOG.warning("%s: %s", path, warning)
     return selection
 
 
@@ -59,4 +66,10 @@ def describe_selection(selection: Selection) -> str:
 
 
 def _dropped(selection: Selection) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in selection.dropped.items()) or "none"
+    dropped = _counts(selection.dropped) or "none"
+    unpaired = _counts(selection.unpaired)
+    return f"{dropped}; compared and not paired: {unpaired}" if unpaired else dropped
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in counts.items())

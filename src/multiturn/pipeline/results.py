@@ -14,6 +14,7 @@ from multiturn.jsonl import read_pairs
 from multiturn.pipeline.config import SFT, Config
 from multiturn.pipeline.load import validated
 from multiturn.pipeline.manifest import Manifest, write_json
+from multiturn.pipeline.pair_scores import read_pair_scores, score_pairs
 from multiturn.pipeline.run_directory import RunDirectory
 from multiturn.reports.html import write_report
 from multiturn.reports.summary import build_summary, describe_pairs
@@ -66,14 +67,21 @@ def build_report(config: Config, directory: RunDirectory, manifest: Manifest) ->
         stages={name: facts for name, facts in manifest.stages.items() if name != "report"},
     )
     write_json(directory.summary, summary)
-    write_report(summary, directory.report, episodes=episodes, pairs=pairs)
+    write_report(
+        summary,
+        directory.report,
+        episodes=episodes,
+        pairs=pairs,
+        pair_scores=read_pair_scores(directory.pair_scores, pairs),
+    )
 
 
-def rebuild_report(root: Path) -> RunDirectory:
+def rebuild_report(root: Path, *, score: int | None = None) -> RunDirectory:
     """Make the summary and the report of a finished run again.
 
     Args:
         root: The run's folder.
+        score: Score the turns of so many pairs first; None takes the scores that are there.
 
     Raises:
         RunStateError: The folder holds no run, or one whose stages are not all done.
@@ -94,6 +102,8 @@ def rebuild_report(root: Path) -> RunDirectory:
             f"{root}: is not finished (missing: {', '.join(dict.fromkeys(missing))}); "
             "run it again with its configuration first"
         )
+    if score is not None:
+        score_pairs(config, directory, limit=score)
     build_report(config, directory, manifest)
     return directory
 
@@ -153,7 +163,8 @@ def _trainings(config: Config, manifest: Manifest) -> dict[str, Any]:
         trainings[name] = {
             "objective": settings.objective,
             "beta": None if settings.objective == "sft" else settings.beta,
-            "gamma": settings.gamma if settings.objective == "dmpo" else None,
+            "gamma": settings.gamma if settings.objective == "dmpo" or settings.weighting else None,
+            "weighting": settings.weighting,
             **manifest.stages[f"train:{name}"]["result"]["history"],
         }
     return trainings

@@ -94,6 +94,7 @@ def plan(run: stages.Run) -> Iterator[Stage]:
         for method in (SFT, *config.methods):
             work = _bind(stages.evaluate, run, method, split)
             yield f"evaluate:{method}:{split}", f"Evaluate {method} on {split}", work
+    yield "turns", "Turns of the pairs under each policy", lambda: stages.score_turns(run)
     yield "report", "Results and report", lambda: stages.report(run)
 
 

@@ -44,6 +44,11 @@ class RunDirectory:
         return self.root / "pairs.jsonl"
 
     @property
+    def pair_scores(self) -> Path:
+        """Log-probabilities of the turns of some pairs, for the report."""
+        return self.root / "pair_scores.json"
+
+    @property
     def summary(self) -> Path:
         """All results as JSON."""
         return self.root / "summary.json"

@@ -10,6 +10,7 @@ from multiturn.errors import ConfigError, DataError
 from multiturn.jsonl import read_pairs
 from multiturn.pipeline import operations, trainings
 from multiturn.pipeline.config import SFT
+from multiturn.pipeline.pair_scores import score_pairs
 from multiturn.pipeline.pairing import describe_selection, write_pairs
 from multiturn.pipeline.results import build_report
 from multiturn.rollouts.store import read_rollouts
@@ -20,7 +21,17 @@ if TYPE_CHECKING:
     from multiturn.pipeline.run_directory import RunDirectory
     from multiturn.trajectory import Trajectory
 
-__all__ = ["Run", "build_pairs", "evaluate", "explore", "fine_tune", "optimize", "play_expert", "report"]
+__all__ = [
+    "Run",
+    "build_pairs",
+    "evaluate",
+    "explore",
+    "fine_tune",
+    "optimize",
+    "play_expert",
+    "report",
+    "score_turns",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,8 +176,16 @@ def evaluate(run: Run, method: str, split: str) -> dict[str, Any]:
     return {"says": report.describe(), "tasks": len(tasks), "collect": report.to_json()}
 
 
+def score_turns(run: Run) -> dict[str, Any]:
+    """Stage 7: what every turn of some pairs is worth to the policies."""
+    result = score_pairs(run.config, run.directory)
+    run.manifest.stages.pop("report", None)  # one that was made without these figures is made again
+    gc.collect()
+    return result
+
+
 def report(run: Run) -> dict[str, Any]:
-    """Stage 7: the summary and the report."""
+    """Stage 8: the summary and the report."""
     build_report(run.config, run.directory, run.manifest)
     return {"says": str(run.directory.report)}
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,10 +15,12 @@ from markupsafe import Markup
 from multiturn.files import whole_file
 from multiturn.progress import duration
 from multiturn.reports import words
-from multiturn.reports.charts import learning_charts, weights_chart
+from multiturn.reports.charts import learning_charts
 from multiturn.reports.examples import choose_examples, choose_pairs
+from multiturn.reports.pair_charts import lengths_chart, rewards_chart, weights_chart
 from multiturn.reports.strips import Scale, dots_plot, interval_plot
 from multiturn.reports.untrusted import reveal, reveal_html
+from multiturn.reports.viewer import build_viewer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -57,6 +61,7 @@ def write_report(
     *,
     episodes: Mapping[str, Mapping[str, Sequence[Trajectory]]] | None = None,
     pairs: Sequence[PreferencePair] = (),
+    pair_scores: Mapping[int, Mapping[str, Any]] | None = None,
 ) -> None:
     """Write the report, all or nothing: a crash leaves the old file or the new one.
 
@@ -64,10 +69,12 @@ def write_report(
         summary: What `multiturn.reports.summary.build_summary` gives.
         path: The HTML file; its folder is made.
         episodes: For each split, each method's evaluation episodes; a handful is shown.
-        pairs: The preference pairs; a few are shown.
+        pairs: The preference pairs; at most 200 are shown.
+        pair_scores: For the index of a pair whose turns are scored what
+            `multiturn.reports.turns.pair_turns` takes, by method.
     """
     with whole_file(Path(path)) as file:
-        file.write(render_report(summary, episodes=episodes, pairs=pairs))
+        file.write(render_report(summary, episodes=episodes, pairs=pairs, pair_scores=pair_scores))
 
 
 def render_report(
@@ -75,9 +82,13 @@ def render_report(
     *,
     episodes: Mapping[str, Mapping[str, Sequence[Trajectory]]] | None = None,
     pairs: Sequence[PreferencePair] = (),
+    pair_scores: Mapping[int, Mapping[str, Any]] | None = None,
 ) -> str:
     """The report as HTML. Pure; see `write_report` for the arguments."""
     series = _series(summary)
+    viewer = build_viewer(pairs, pair_scores or {}, summary["trainings"], series)
+    files = ["page.js", "viewer.js"] if viewer.data else ["page.js"]
+    scripts = [(_TEMPLATES / name).read_text(encoding="utf-8") for name in files]
     template = _environment().get_template("report.html.jinja")
     return template.render(
         summary=summary,
@@ -87,6 +98,11 @@ def render_report(
         facts=_facts(summary),
         curves=learning_charts(summary["trainings"], series),
         weights=weights_chart(summary["trainings"], series),
+        rewards=rewards_chart(viewer.turns, summary["trainings"], series),
+        lengths=lengths_chart(summary["pairs"]),
+        viewer=viewer,
+        scripts=[Markup(script) for script in scripts],  # noqa: S704 - our own files
+        script_sources=Markup(" ").join(Markup("'{}'").format(_script_hash(script)) for script in scripts),
         examples=choose_examples(summary, episodes or {}),
         pair_examples=choose_pairs(pairs),
         config=_yaml(summary["run"].get("config")),
@@ -122,6 +138,11 @@ def _environment() -> jinja2.Environment:
     }
     environment.globals |= {"interval_plot": interval_plot, "dots_plot": dots_plot}
     return environment
+
+
+def _script_hash(script: str) -> str:
+    """What the page's policy calls a script of ours; no other may run."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
 
 
 def _series(summary: Mapping[str, Any]) -> dict[str, int]:

@@ -23,25 +23,28 @@ The schema (an *interval* is ``{mean, low, high, level, method, tasks, types}``,
                         better, equal, worse, sign_test,
                         by_type: {type: interval}, differences: {task: difference}}]}}
     pairs           null or {counts: {rollouts, pairs, swapped, noisy_kept, tasks}, dropped: {reason: count},
-                      num_turns: {chosen|rejected: {mean, median, max}}}
-    trainings       {method: {objective, beta, gamma, curves: {metric: {step: [...], value: [...]}},
+                      num_turns: {chosen|rejected: {mean, median, max}},
+                      turn_counts: {chosen|rejected: [[turns, pairs], ...]}}
+    trainings       {method: {objective, beta, gamma, weighting,
+                      curves: {metric: {step: [...], value: [...]}},
                       last: {metric: mean of the last tenth of its records},
                       weights: null or {chosen|rejected: [weight of each turn]},
-                      rows, steps, tokens, seconds}}
+                      rows, steps, tokens, seconds, peak_memory_bytes,
+                      timing: null or {part: seconds},
+                      data: null or {rows, used, cut, turns, tokens, scored_tokens, longest, dropped}}}
     stages          [{name, seconds, peak_memory_mib}]
     warnings        [text]
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import math
 import statistics
 from typing import TYPE_CHECKING, Any, Final
 
-import torch
-
-from multiturn.objective.weights import turn_weights, uniform_weights
+from multiturn.reports.turns import weights_of
 from multiturn.reports.words import label, signed_interval
 
 if TYPE_CHECKING:
@@ -56,6 +59,7 @@ __all__ = ["SUMMARY_SCHEMA", "build_summary", "describe_pairs"]
 SUMMARY_SCHEMA: Final = 1
 
 _NO_CURVES: Final = frozenset({"step", "epoch", "seconds", "num_input_tokens_seen", "total_flos"})
+_DATA_FACTS: Final = ("rows", "used", "cut", "turns", "tokens", "scored_tokens", "longest", "dropped")
 _RUN_TOTALS: Final = "train_"  # the trainer's closing record: train_runtime, train_loss, ...
 
 
@@ -81,8 +85,8 @@ def build_summary(
         baseline: The method the others are compared with.
         pairs: What `describe_pairs` says.
         trainings: For each method the history of its training (``log``: the trainer's records; ``data``,
-            ``warnings``, ``steps``, ``tokens``, ``seconds``) with ``objective``, ``beta`` and ``gamma``
-            added. Only ``log`` is required.
+            ``warnings``, ``steps``, ``tokens``, ``seconds``) with ``objective``, ``beta``, ``gamma`` and
+            ``weighting`` added. Only ``log`` is required.
         stages: For each stage, in order, its ``seconds`` and ``peak_memory_mib``.
         warnings: What whoever reads the results must know.
 
@@ -154,6 +158,11 @@ def describe_pairs(
             for side, found in turns.items()
             if found
         },
+        "turn_counts": {
+            side: [[count, pairs] for count, pairs in sorted(collections.Counter(found).items())]
+            for side, found in turns.items()
+            if found
+        },
     }
 
 
@@ -212,17 +221,22 @@ def _training(history: Mapping[str, Any], turns: Mapping[str, Any] | None) -> di
             curve["step"].append(record["step"])
             curve["value"].append(value)
     data = history.get("data") or {}
+    weighting = history.get("weighting")
     return {
         "objective": objective,
         "beta": history.get("beta"),
-        "gamma": history.get("gamma") if objective == "dmpo" else None,
+        "gamma": history.get("gamma") if objective == "dmpo" or weighting else None,
+        "weighting": weighting,
         "curves": curves,
         "last": {metric: _mean_of_last_tenth(curve["value"]) for metric, curve in curves.items()},
-        "weights": _weights(objective, history.get("gamma"), turns),
+        "weights": _weights(objective, history.get("gamma"), weighting, turns),
         "rows": data.get("used"),
         "steps": history.get("steps"),
         "tokens": history.get("tokens"),
         "seconds": history.get("seconds"),
+        "peak_memory_bytes": history.get("peak_memory_bytes"),
+        "timing": history.get("timing"),
+        "data": {key: data.get(key) for key in _DATA_FACTS} if data else None,
     }
 
 
@@ -241,17 +255,17 @@ def _metrics(record: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 
 
 def _weights(
-    objective: str | None, gamma: float | None, turns: Mapping[str, Any] | None
+    objective: str | None, gamma: float | None, weighting: str | None, turns: Mapping[str, Any] | None
 ) -> dict[str, list[float]] | None:
     """The weight of each turn of a typical pair: one with the median numbers of turns."""
-    if not turns or objective not in {"dmpo", "dpo"} or (objective == "dmpo" and gamma is None):
+    if not turns or (objective == "dmpo" and gamma is None):
         return None
-    weights = {}
-    for side, numbers in turns.items():
-        count = torch.tensor([numbers["median"]])
-        row = turn_weights(count, float(gamma or 0.0)) if objective == "dmpo" else uniform_weights(count)
-        weights[side] = [float(weight) for weight in row[0]]
-    return weights
+    weights = {
+        side: weights_of(objective, gamma, numbers["median"], weighting=weighting)
+        for side, numbers in turns.items()
+    }
+    known = {side: found for side, found in weights.items() if found is not None}
+    return known or None
 
 
 def _own_warnings(

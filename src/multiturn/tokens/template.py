@@ -161,8 +161,15 @@ class ChatTemplate:
             place: Where the conversation stands, put before error messages.
 
         Raises:
-            TemplateError: The template refuses the conversation; its own message is part of the error.
+            TemplateError: The template refuses the conversation, its own message is part of the error; or
+                there are tool calls, and it knows none.
         """
+        if "tool_calls" not in self.source and any(message.get("tool_calls") for message in chat):
+            # It would write a turn that is a call as an empty one, and nothing would say so.
+            raise TemplateError(
+                f"{place}{self.name} does not write tool calls; choose a template that does, or write them "
+                "into the messages' content"
+            )
         try:
             text = self._tokenizer.apply_chat_template(
                 [dict(message) for message in chat],
