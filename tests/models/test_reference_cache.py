@@ -313,3 +313,9 @@ class TestAdapterOff:
     def test_a_model_without_one(self) -> None:
         with pytest.raises(ConfigError, match="no adapter"), adapter_off(llama()):
             pass
+
+
+@pytest.mark.parametrize("layout", ["padded", "packed", "forest"])
+def test_nothing_to_do_takes_no_pass(layout: Layout) -> None:
+    for at_least in (0, 2):
+        assert reference.reference_passes([], 100, layout, at_least=at_least) == []

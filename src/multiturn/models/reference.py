@@ -288,8 +288,10 @@ def reference_passes(
         at_least: The number of passes at least, of which some may repeat conversations: engines that shard
             a model run it on all processes at the same time.
     """
+    if not rows:
+        return []
     passes = _passes(rows, max_tokens, layout)
-    return passes + [[rows[0]]] * (at_least - len(passes)) if rows else []
+    return passes + [[rows[0]]] * (at_least - len(passes))
 
 
 def _passes(rows: Sequence[Rendered], max_tokens: int, layout: Layout) -> list[list[Rendered]]:
