@@ -313,7 +313,9 @@ def test_environments_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_an_environment_is_checked(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_app(["env", "check", "household", "--env-option", "size=tiny", "--episodes", "2"]) == 0
-    assert "steps/s" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "steps/s" in told
+    assert "random:      mean return" in told, "the random agent's list of commands is asked for by itself"
 
 
 def test_the_stages_one_at_a_time(capsys: pytest.CaptureFixture[str], tiny_model: str) -> None:
