@@ -7,6 +7,7 @@ import importlib.machinery
 import importlib.util
 import json
 import subprocess
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,3 +130,24 @@ def test_steps_go_through_all_runs(
 def test_the_recipes_are_there(script: ModuleType) -> None:
     for name in script.BENCHMARKS:
         assert (script.ROOT / "examples" / f"{name}.yaml").is_file()
+
+
+def test_a_wheels_files_go_where_an_installer_puts_them(script: ModuleType, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.whl", "w") as wheel:
+        wheel.writestr("pack/__init__.py", "")
+        wheel.writestr("pack-1.data/data/share/pack/machine.jar", "jar")
+        wheel.writestr("pack-1.data/purelib/more.py", "more")
+    script.unpack(tmp_path / "x.whl", tmp_path / "site")
+    assert (tmp_path / "site" / "pack" / "__init__.py").exists()
+    assert (tmp_path / "site" / "share" / "pack" / "machine.jar").read_text() == "jar"
+    assert (tmp_path / "site" / "more.py").read_text() == "more"
+
+
+def test_webshop_is_packed_with_its_nouns(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MULTITURN_CACHE", str(tmp_path / "cache"))
+    for name in ("items_shuffle_1.json", "items_ins_v2_1.json"):
+        (tmp_path / name).write_text("[]")
+    with pytest.raises(SystemExit, match="multiturn env prepare webshop"):
+        script.prepared(tmp_path)
