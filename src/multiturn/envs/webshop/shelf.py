@@ -198,6 +198,8 @@ def stream_array(file: TextIO) -> Iterator[Any]:
         text, place = text[place:] + chunk, 0
         if not opened:
             text = text.lstrip("\ufeff \t\r\n")
+            if not text and chunk:
+                continue
             if not text.startswith("["):
                 raise ValueError("it is no JSON array")
             text, opened = text[1:], True
