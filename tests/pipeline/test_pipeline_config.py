@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from multiturn.errors import ConfigError
-from multiturn.pipeline.config import Config, PreferenceSettings
+from multiturn.pipeline.config import Config
 from multiturn.pipeline.load import load_config, parse_override
+from multiturn.pipeline.train_settings import PreferenceSettings
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
 

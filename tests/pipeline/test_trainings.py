@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from multiturn.pipeline import trainings
-from multiturn.pipeline.config import PreferenceSettings, PromptSettings
+from multiturn.pipeline.config import PromptSettings
+from multiturn.pipeline.train_settings import PreferenceSettings
 from multiturn.training.rows import read_pair, read_trajectory
 from multiturn.trajectory import Message, PreferencePair
 

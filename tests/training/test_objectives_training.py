@@ -15,9 +15,10 @@ from multiturn.cli.app import run_app
 from multiturn.errors import ConfigError
 from multiturn.models import turn_logps
 from multiturn.objective import PAIR_OBJECTIVES, WEIGHTINGS
-from multiturn.pipeline.config import PreferenceSettings, PromptSettings
+from multiturn.pipeline.config import PromptSettings
 from multiturn.pipeline.load import load_config
 from multiturn.pipeline.objectives import OBJECTIVES
+from multiturn.pipeline.train_settings import PreferenceSettings
 from multiturn.pipeline.trainings import train_on_pairs
 from multiturn.tokens import Renderer, collate
 from multiturn.training import DMPOConfig, DMPOTrainer

@@ -8,8 +8,9 @@ import typer
 
 from multiturn.errors import ConfigError
 from multiturn.pipeline import config
-from multiturn.pipeline.config import EnvironmentSettings, PromptSettings, SettingsT
+from multiturn.pipeline.config import EnvironmentSettings, PromptSettings
 from multiturn.pipeline.load import assign, parse_override, validated
+from multiturn.pipeline.section import SettingsT
 
 __all__ = [
     "EnvName",

@@ -37,7 +37,7 @@ def sft(
     """
     from multiturn.errors import DataError
     from multiturn.formats import ReadOptions
-    from multiturn.pipeline.config import SftSettings
+    from multiturn.pipeline.train_settings import SftSettings
     from multiturn.pipeline.trainings import train_on_demonstrations
     from multiturn.trajectory import Outcome
 

@@ -70,7 +70,7 @@ def train(
     Example: `multiturn train pairs.jsonl --model sft/model --output dmpo --gamma 0.7 --beta 0.1`
     """
     from multiturn.formats import ReadOptions
-    from multiturn.pipeline.config import PreferenceSettings
+    from multiturn.pipeline.train_settings import PreferenceSettings
     from multiturn.pipeline.trainings import train_on_pairs
 
     given = {

@@ -6,11 +6,12 @@ overrides; everything below `Config` is plain validated data.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal, Self, TypeVar
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from multiturn.pipeline.objectives import Objective, Weighting, check_read
+from multiturn.pipeline.section import Count, Fraction, Positive, Section
+from multiturn.pipeline.train_settings import PreferenceSettings, SftSettings
 
 __all__ = [
     "NAME_PATTERN",
@@ -22,12 +23,8 @@ __all__ = [
     "EvaluateSettings",
     "ExpertSettings",
     "ExploreSettings",
-    "LoraSettings",
     "PairsSettings",
-    "PreferenceSettings",
     "PromptSettings",
-    "SftSettings",
-    "TrainSettings",
 ]
 
 SFT = "sft"
@@ -37,31 +34,10 @@ REFERENCE = "reference"
 NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 """Names of runs and methods become names of files and folders."""
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
 Precision = Literal["bf16", "fp32"]
-Schedule = Literal[
-    "linear",
-    "cosine",
-    "cosine_with_restarts",
-    "polynomial",
-    "constant",
-    "constant_with_warmup",
-    "inverse_sqrt",
-]
-"""Those of transformers' schedules that need no settings of their own."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-SettingsT = TypeVar("SettingsT", bound=_Section)
-"""Any of the sections below."""
-
-
-class EnvironmentSettings(_Section):
+class EnvironmentSettings(Section):
     """Where the agent acts.
 
     Attributes:
@@ -84,7 +60,7 @@ class EnvironmentSettings(_Section):
     deadline: Positive = 60.0
 
 
-class PromptSettings(_Section):
+class PromptSettings(Section):
     """How conversations are put to the model.
 
     Attributes:
@@ -102,131 +78,7 @@ class PromptSettings(_Section):
     instructions_role: Literal["system", "user"] = "system"
 
 
-class LoraSettings(_Section):
-    """Low-rank adapters instead of full fine-tuning.
-
-    Attributes:
-        rank: The adapters' rank.
-        alpha: Their scale; null takes twice the rank.
-        dropout: Dropout on the adapters' input.
-        targets: Module names, or ``all-linear``.
-    """
-
-    rank: Count = 16
-    alpha: Count | None = None
-    dropout: Fraction = 0.0
-    targets: str | tuple[str, ...] = "all-linear"
-
-
-class TrainSettings(_Section):
-    """What SFT and preference training have in common.
-
-    Attributes:
-        learning_rate: The peak learning rate.
-        epochs: Passes over the data; fractions are allowed.
-        batch_size: Rows (trajectories or pairs) to an optimizer step.
-        micro_batch_size: Rows to a forward pass, a divisor of ``batch_size``; null takes the whole batch.
-        schedule: How the learning rate goes after the warm-up, by transformers' name for it.
-        warmup: The fraction of steps spent warming up.
-        weight_decay: AdamW's weight decay.
-        max_grad_norm: Gradients are clipped to this norm.
-        max_length: Tokens in a conversation at most; null sets no limit.
-        overlong: What happens to longer ones.
-        lora: Adapters, or null for full fine-tuning.
-        gradient_checkpointing: Trades time for memory.
-        layout: ``forest`` (shared prefixes stand once), ``packed``, ``padded``, or ``auto``: a forest where
-            the model takes one.
-        head: ``fused`` (log-probabilities without logits), ``logits``, or ``auto``.
-        max_tokens_per_batch: Tokens of a forward pass at most, shared ones counted once, padding not; it
-            takes the place of ``micro_batch_size``.
-        keep_tasks_together: Whether rows with the same prompt come in the same optimizer step.
-        checkpoints: How many checkpoints are spread over a training, so that a killed one loses little.
-    """
-
-    learning_rate: Positive
-    epochs: Positive = 3.0
-    batch_size: Count = 32
-    micro_batch_size: Count | None = None
-    schedule: Schedule = "cosine"
-    warmup: Fraction = 0.03
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
-    max_grad_norm: Positive = 1.0
-    max_length: Count | None = None
-    overlong: Literal["error", "drop", "cut"] = "error"
-    lora: LoraSettings | None = None
-    gradient_checkpointing: bool = False
-    layout: Literal["auto", "forest", "packed", "padded"] = "auto"
-    head: Literal["auto", "fused", "logits"] = "auto"
-    max_tokens_per_batch: Count | None = None
-    keep_tasks_together: bool = True
-    checkpoints: Annotated[int, Field(ge=0)] = 4
-
-    @property
-    def rows_at_once(self) -> int:
-        """Rows to a forward pass, as many as the batch has at most."""
-        return min(self.micro_batch_size or self.batch_size, self.batch_size)
-
-    @model_validator(mode="after")
-    def _divisible(self) -> Self:
-        # Found out here, and not by the training that comes after hours of exploration.
-        if self.batch_size % self.rows_at_once:
-            raise ValueError(
-                f"batch_size {self.batch_size} is no multiple of micro_batch_size {self.micro_batch_size}; "
-                "change either"
-            )
-        return self
-
-
-class SftSettings(TrainSettings):
-    """Supervised fine-tuning on expert trajectories.
-
-    Attributes:
-        tasks: How many of the expert's successful trajectories to use; null takes all.
-    """
-
-    learning_rate: Positive = 1e-5
-    batch_size: Count = 64
-    tasks: Count | None = None
-
-
-class PreferenceSettings(TrainSettings):
-    """Preference training, common to all methods; a method may override any of it.
-
-    Attributes:
-        objective: A key of `multiturn.pipeline.objectives.OBJECTIVES`, or ``module:objective``. ``sft`` is
-            the control, which learns the chosen side of every pair and nothing of the rejected one: what the
-            others gain over it comes from the preference, not from more demonstrations.
-        beta: The strength of the constraint to the reference; 2 to 10 for ``simpo``, which has none.
-        gamma: The discount of a turn, for the weightings ``phi`` and ``exponential``.
-        weighting: ``phi``, ``uniform``, ``exponential``, ``last`` or ``module:function``; null takes the
-            objective's own.
-        label_smoothing: The share of swapped pairs, for ``cdpo`` and ``robust``; null takes 0.1.
-        target_margin: The lead in reward that ``simpo`` aims at; null takes 0.5.
-        chosen_nll: The weight of the chosen side's negative log-likelihood beside the pairwise loss; the
-            paper has none.
-        reference: ``cached`` (computed once, kept on disk), ``live`` (a frozen second model at every step),
-            ``adapter-off`` (the policy without its adapter at every step), or ``auto``: cached.
-    """
-
-    learning_rate: Positive = 1e-6
-    schedule: Schedule = "constant_with_warmup"
-    warmup: Fraction = 0.1
-    objective: Objective = "dmpo"
-    beta: Positive = 0.1
-    gamma: Fraction = 0.7
-    weighting: Weighting | None = None
-    label_smoothing: Annotated[float, Field(ge=0.0, lt=0.5)] | None = None
-    target_margin: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] | None = None
-    chosen_nll: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
-    reference: Literal["auto", "cached", "live", "adapter-off"] = "auto"
-
-    @model_validator(mode="after")
-    def _read(self) -> Self:
-        check_read(self.objective, self.model_dump())
-        return self
-
-
-class ExpertSettings(_Section):
+class ExpertSettings(Section):
     """Expert trajectories.
 
     Attributes:
@@ -238,7 +90,7 @@ class ExpertSettings(_Section):
     min_reward: Fraction = 1.0
 
 
-class DecodingSettings(_Section):
+class DecodingSettings(Section):
     """How a local model answers.
 
     Attributes:
@@ -270,7 +122,7 @@ class ExploreSettings(DecodingSettings):
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
 
 
-class PairsSettings(_Section):
+class PairsSettings(Section):
     """Preference pairs.
 
     Attributes:
@@ -303,7 +155,7 @@ class EvaluateSettings(DecodingSettings):
     tasks: Count | None = None
 
 
-class Config(_Section):
+class Config(Section):
     """A whole run.
 
     Attributes:

@@ -12,12 +12,13 @@ from pydantic import BaseModel, ValidationError
 
 from multiturn.envs.protocols import PROTOCOL, protocol_for
 from multiturn.errors import ConfigError
-from multiturn.pipeline.config import NAME_PATTERN, REFERENCE, SFT, Config, PreferenceSettings
+from multiturn.pipeline.config import NAME_PATTERN, REFERENCE, SFT, Config
+from multiturn.pipeline.train_settings import PreferenceSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from multiturn.pipeline.config import SettingsT
+    from multiturn.pipeline.section import SettingsT
 
 __all__ = ["assign", "load_config", "parse_override", "validated"]
 

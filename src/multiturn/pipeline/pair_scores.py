@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from multiturn.models import Policy
-    from multiturn.pipeline.config import Config, PreferenceSettings
+    from multiturn.pipeline.config import Config
     from multiturn.pipeline.run_directory import RunDirectory
+    from multiturn.pipeline.train_settings import PreferenceSettings
     from multiturn.tokens import Layout, Rendered
     from multiturn.trajectory import PreferencePair
 

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from multiturn.pipeline.config import (
+    from multiturn.pipeline.config import PromptSettings
+    from multiturn.pipeline.train_settings import (
         LoraSettings,
         PreferenceSettings,
-        PromptSettings,
         SftSettings,
         TrainSettings,
     )
