@@ -103,22 +103,44 @@ def test_groups_compute_what_parts_compute(rendered: list[Rendered]) -> None:
         torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-12)
 
 
-def test_as_many_calls_as_levels_by_hand() -> None:
-    """[0 1] with [2 3] and [4] below it, and [2 3] with [5] and [6 7]; a second tree of its own."""
+def test_as_many_calls_as_levels_that_others_branch_off() -> None:
+    """[0 1] with [2 3] and [4] below it, [2 3] with [5] and [6], and that with [7] and [8]; a second tree."""
 
     def row(*ids: int) -> Rendered:
         return Rendered(token_ids=ids, turns=(-1, *[0] * (len(ids) - 1)), num_turns=1)
 
-    forest = plant([row(0, 1, 2, 3, 5), row(0, 1, 2, 3, 6, 7), row(0, 1, 4), row(9, 9)])
+    rows = [row(0, 1, 2, 3, 5), row(0, 1, 2, 3, 6, 7), row(0, 1, 2, 3, 6, 8), row(0, 1, 4), row(9, 9)]
+    forest = plant(rows)
+    assert forest.input_ids.tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 4, 9, 9]
+    assert [(c.start, c.end, c.level) for c in forest.chains] == [
+        (0, 5, 0),
+        (5, 7, 1),
+        (7, 8, 2),
+        (8, 9, 1),
+        (9, 11, 0),
+    ]
     own, first, second = groups_of(forest, "cpu")
-    assert own.query_ends.tolist() == [0, 2, 4, 5, 7, 8, 10]
-    assert (own.most_queries, own.causal, own.queries) == (2, True, None)
+    assert own.query_ends.tolist() == [0, 5, 7, 8, 9, 11]
+    assert (own.most_queries, own.causal, own.queries) == (5, True, None)
     assert first.queries is not None
     assert first.keys is not None
-    assert (first.queries.tolist(), first.keys.tolist()) == ([2, 3, 4, 5, 6, 7], [0, 1])
-    assert (first.query_ends.tolist(), first.key_ends.tolist()) == ([0, 6], [0, 2])
+    assert (first.queries.tolist(), first.keys.tolist()) == ([8, 5, 6, 7], [0, 1, 0, 1, 2, 3])
+    assert (first.query_ends.tolist(), first.key_ends.tolist()) == ([0, 1, 4], [0, 2, 6])
+    assert (first.most_queries, first.most_keys, first.causal) == (3, 4, False)
     assert second.queries is not None
-    assert (second.queries.tolist(), second.most_queries, second.most_keys) == ([4, 5, 6], 3, 2)
+    assert second.keys is not None
+    assert (second.queries.tolist(), second.keys.tolist()) == ([7], [5])
+
+
+def test_a_conversation_that_ends_inside_another_branches_nothing_off() -> None:
+    rows = [
+        Rendered(token_ids=ids, turns=(-1, *[0] * (len(ids) - 1)), num_turns=1)
+        for ids in ((0, 1, 2), (0, 1, 2, 3, 4))
+    ]
+    (chain,) = plant(rows).chains
+    assert (chain.start, chain.end) == (0, 5)
+    assert list(chain.branches()) == []
+    assert len(groups_of(plant(rows), "cpu")) == 1
 
 
 def test_the_kernel_takes_its_arguments() -> None:

@@ -1,10 +1,10 @@
 """Exact causal attention over a forest of shared prefixes, without a mask.
 
-A token attends to its own segment up to itself and to every segment above. Each of the two is an ordinary
-attention that fused kernels know: a segment with itself (causal), and everything below a segment, which
-follows it directly in the layout, with that segment (no mask at all). Nothing is gathered or copied. The
-parts of a token's attention are put together by their log-sum-exps, and the fused backward kernels, given the
-whole attention's output and log-sum-exp, yield each part's share of the gradient (M17).
+A segment, its first child, that one's first child and so on follow each other directly in the layout: a
+chain, which attends to itself causally. What branches off from a chain attends to the chain up to there as
+well (no mask at all). Both are ordinary attentions that fused kernels know, over slices: nothing is gathered
+or copied. The parts of a token's attention are put together by their log-sum-exps, and the fused backward
+kernels, given the whole attention's output and log-sum-exp, yield each part's share of the gradient (M17).
 """
 
 from __future__ import annotations
@@ -200,20 +200,27 @@ class _Plan(NamedTuple):
 
 
 def _parts(forest: PackedForest, most_keys: int | None) -> Iterator[Part]:
-    """Every segment with itself, then what is below a segment with that segment.
+    """Every chain with itself, then what branches off from a chain with the chain up to there.
 
-    A segment of too many keys is taken for several, each below the one before.
+    A chain of too many keys is taken for several, each below the one before.
     """
-    pieces = [
-        (start, min(segment.end, start + (most_keys or segment.end)), segment.below)
-        for segment in forest.segments
-        for start in range(segment.start, segment.end, most_keys or segment.end)
-    ]
-    for start, end, _ in pieces:
-        yield Part(slice(start, end), slice(start, end), causal=True)
-    for start, end, below in pieces:
-        if below > end:
-            yield Part(slice(end, below), slice(start, end), causal=False)
+    for chain in forest.chains:
+        for first, last in _pieces(chain.start, chain.end, most_keys):
+            yield Part(slice(first, last), slice(first, last), causal=True)
+    for chain in forest.chains:
+        for first, last in _pieces(chain.start, chain.end, most_keys):
+            if last < chain.end:
+                yield Part(slice(last, chain.end), slice(first, last), causal=False)
+        for start, end, above in chain.branches():
+            for first, last in _pieces(chain.start, above, most_keys):
+                yield Part(slice(start, end), slice(first, last), causal=False)
+
+
+def _pieces(start: int, end: int, most: int | None) -> Iterator[tuple[int, int]]:
+    """A range cut into pieces of at most so many."""
+    step = most or end - start
+    for first in range(start, end, step):
+        yield first, min(end, first + step)
 
 
 class _Cascade(torch.autograd.Function):

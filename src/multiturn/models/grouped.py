@@ -1,8 +1,8 @@
 """Attention over a forest in as few kernel launches as it has levels, for GPUs.
 
-The parts are those of `multiturn.models.cascade` (M17). Here every segment with itself is one call of a
-kernel for sequences of varying lengths, and everything below the segments of one level with those segments
-another: on a GPU a hundred small launches would cost more than they compute.
+The parts are those of `multiturn.models.cascade` (M17). Here all chains, each with itself, are one call of a
+kernel for sequences of varying lengths, and all that branches off from the chains of one level, with those
+chains, another: on a GPU a hundred small launches would cost more than they compute.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ from torch.autograd.function import once_differentiable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from multiturn.tokens.layout import PackedForest, Segment
+    from multiturn.tokens.layout import PackedForest
 
 __all__ = ["FlashKernel", "Group", "GroupKernel", "grouped_attention", "groups_of", "takes_groups"]
 
 _LARGEST_HEAD: Final = 256
+
+Range = tuple[int, int]
+"""A first place, and the one after the last."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +35,7 @@ class Group:
 
     Attributes:
         queries: ``[Q]`` int64, the places of the queries, part after part; None for all places in order.
-        keys: ``[K]`` int64, the places of the keys, likewise.
+        keys: ``[K]`` int64, the places of the keys, likewise; a place may be a key of several parts.
         query_ends: ``[parts + 1]`` int32, where the queries of each part begin, and the end.
         key_ends: ``[parts + 1]`` int32, the same for the keys.
         most_queries: Queries of the largest part.
@@ -120,10 +123,10 @@ class FlashKernel:
 
 
 def groups_of(forest: PackedForest, device: torch.device | str) -> tuple[Group, ...]:
-    """The kernel calls that attention over a forest takes: one, and one for each level above others."""
-    ends = [0, *(segment.end for segment in forest.segments)]
-    longest = max(segment.end - segment.start for segment in forest.segments)
-    bounds = _int32(ends, device)
+    """The kernel calls that attention over a forest takes: one, and one for each level with branches."""
+    chains = forest.chains
+    bounds = _int32([0, *(chain.end for chain in chains)], device)
+    longest = max(chain.end - chain.start for chain in chains)
     groups = [
         Group(
             queries=None,
@@ -135,23 +138,21 @@ def groups_of(forest: PackedForest, device: torch.device | str) -> tuple[Group, 
             causal=True,
         )
     ]
-    levels: dict[int, list[Segment]] = {}
-    depth_of: list[int] = []
-    for segment in forest.segments:
-        depth_of.append(0 if segment.parent is None else depth_of[segment.parent] + 1)
-        if segment.below > segment.end:
-            levels.setdefault(depth_of[-1], []).append(segment)
-    for _, segments in sorted(levels.items()):
-        below = [(segment.end, segment.below) for segment in segments]
-        own = [(segment.start, segment.end) for segment in segments]
+    levels: dict[int, list[tuple[Range, Range]]] = {}
+    for chain in chains:
+        parts = [((first, last), (chain.start, above)) for first, last, above in chain.branches()]
+        if parts:
+            levels.setdefault(chain.level, []).extend(parts)
+    for _, parts in sorted(levels.items()):
+        below, above = [queries for queries, _ in parts], [keys for _, keys in parts]
         groups.append(
             Group(
                 queries=_places(below, device),
-                keys=_places(own, device),
+                keys=_places(above, device),
                 query_ends=_ends(below, device),
-                key_ends=_ends(own, device),
+                key_ends=_ends(above, device),
                 most_queries=max(last - first for first, last in below),
-                most_keys=max(last - first for first, last in own),
+                most_keys=max(last - first for first, last in above),
                 causal=False,
             )
         )
@@ -270,11 +271,11 @@ def _per_row(log_factor: Tensor) -> Tensor:
     return log_factor.exp().transpose(0, 1).unsqueeze(-1)
 
 
-def _places(ranges: Sequence[tuple[int, int]], device: torch.device | str) -> Tensor:
+def _places(ranges: Sequence[Range], device: torch.device | str) -> Tensor:
     return torch.cat([torch.arange(first, last) for first, last in ranges]).to(device)
 
 
-def _ends(ranges: Sequence[tuple[int, int]], device: torch.device | str) -> Tensor:
+def _ends(ranges: Sequence[Range], device: torch.device | str) -> Tensor:
     return _int32([0, *itertools.accumulate(last - first for first, last in ranges)], device)
 
 

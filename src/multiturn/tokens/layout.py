@@ -23,7 +23,36 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["PackedForest", "Run", "Segment", "forest_size", "plant", "runs_of"]
+__all__ = ["Chain", "PackedForest", "Run", "Segment", "forest_size", "plant", "runs_of"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Chain:
+    """Segments of which each is the first child of the one before, and so follows it directly.
+
+    Attributes:
+        segments: The segments from the top down, at least one.
+        level: How many chains are above it.
+    """
+
+    segments: tuple[Segment, ...]
+    level: int
+
+    @property
+    def start(self) -> int:
+        """The place of its first token in the layout."""
+        return self.segments[0].start
+
+    @property
+    def end(self) -> int:
+        """The place after its last token."""
+        return self.segments[-1].end
+
+    def branches(self) -> Iterator[tuple[int, int, int]]:
+        """What branches off: first and last place (exclusive) of it all, and where in the chain it does."""
+        for segment, child in itertools.pairwise(self.segments):
+            if child.below < segment.below:  # else a conversation only ended here
+                yield child.below, segment.below, segment.end
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -89,6 +118,22 @@ class PackedForest:
     def depth(self) -> int:
         """The tokens of the longest conversation."""
         return max(segment.depth + segment.end - segment.start for segment in self.segments)
+
+    @property
+    def chains(self) -> list[Chain]:
+        """All segments in chains, in the order of the layout: as few runs without a gap as there can be."""
+        levels: list[int] = []
+        starts: list[int] = []
+        for index, segment in enumerate(self.segments):
+            follows = index > 0 and segment.parent == index - 1
+            above = -1 if segment.parent is None else levels[segment.parent]
+            levels.append(above + (not follows))
+            if not follows:
+                starts.append(index)
+        return [
+            Chain(self.segments[first:last], levels[first])
+            for first, last in itertools.pairwise([*starts, len(self.segments)])
+        ]
 
     def path(self, segment: Segment) -> list[Segment]:
         """The segments from a root to `segment`, which is the last."""
