@@ -3,7 +3,7 @@
 from multiturn.models.attention import forest_attention
 from multiturn.models.load import ModelSpec, load_policy, scratch_policy
 from multiturn.models.logps import Head, turn_logps
-from multiturn.models.modes import adapter_off, evaluating
+from multiturn.models.modes import adapter_off, evaluating, recomputing
 from multiturn.models.policy import Policy, save_policy, weights_fingerprint
 from multiturn.models.reference import ReferenceCache, reference_turn_logps
 
@@ -16,6 +16,7 @@ __all__ = [
     "evaluating",
     "forest_attention",
     "load_policy",
+    "recomputing",
     "reference_turn_logps",
     "save_policy",
     "scratch_policy",

@@ -6,6 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from peft import PeftModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from multiturn.errors import ConfigError
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-__all__ = ["adapter_off", "evaluating"]
+__all__ = ["adapter_off", "evaluating", "recomputing"]
 
 
 @contextlib.contextmanager
@@ -27,6 +28,30 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+@contextlib.contextmanager
+def recomputing(model: nn.Module) -> Iterator[None]:
+    """Gradient checkpointing in evaluation mode too, for a while, where the model is set to checkpoint.
+
+    Transformers checkpoints a layer in training mode only. What is inside such a layer stays in evaluation
+    mode; one that drops activations out by itself is left alone.
+    """
+    layers = [
+        module
+        for module in model.modules()
+        if isinstance(module, GradientCheckpointingLayer)
+        and module.gradient_checkpointing
+        and not module.training
+        and not _drops_out(module)
+    ]
+    try:
+        for layer in layers:
+            layer.training = True
+        yield
+    finally:
+        for layer in layers:
+            layer.training = False
 
 
 @contextlib.contextmanager
@@ -53,3 +78,10 @@ def adapter_off(model: nn.Module) -> Iterator[None]:
     finally:
         for name, parameter in peft_model.named_parameters():
             parameter.requires_grad_(trainable[name])
+
+
+def _drops_out(layer: nn.Module) -> bool:
+    """Whether a layer has a rate of dropout of its own, not that of a module in it."""
+    return any(
+        "drop" in name and isinstance(rate, float) and rate > 0.0 for name, rate in vars(layer).items()
+    )

@@ -10,7 +10,7 @@ import torch
 from accelerate.utils import fsdp2_prepare_model
 
 from multiturn.errors import ConfigError, LayoutError
-from multiturn.models import evaluating, forest_attention, reference_turn_logps, turn_logps
+from multiturn.models import evaluating, forest_attention, recomputing, reference_turn_logps, turn_logps
 from multiturn.models.reference import reference_passes
 from multiturn.progress import progress
 from multiturn.tokens import fill_passes, lay_out
@@ -243,7 +243,8 @@ class Forwards:
     def _check(self, model: nn.Module, sequences: Sequence[Rendered], *, gradients: bool) -> str | None:
         """Compare the layout with one padded pass for each sequence; None if they agree."""
         gradients = gradients and str(self._accelerator.distributed_type) != "DistributedType.DEEPSPEED"
-        with evaluating(model):
+        # The check is not to take more memory than the training does.
+        with evaluating(model), recomputing(model):
             loss, norm = self._loss_and_norm(model, [sequences], self.layout, self.head, gradients=gradients)
             plain = [[sequence] for sequence in sequences]
             expected, expected_norm = self._loss_and_norm(
