@@ -17,9 +17,10 @@ from multiturn.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["cache_root", "cached_folder", "is_complete", "replace_folder", "seal"]
+__all__ = ["SEAL", "cache_root", "cached_folder", "is_complete", "replace_folder", "seal"]
 
-_SEAL = "complete.json"
+SEAL = "complete.json"
+"""The file that says that a folder is complete."""
 
 
 def cache_root() -> Path:
@@ -89,14 +90,14 @@ def replace_folder(folder: Path, build: Callable[[Path], None]) -> None:
 
 
 def seal(folder: Path) -> None:
-    """Flush a folder's files (it has no folders in it) to the disk and note their sizes in it."""
+    """Flush a folder's files (it has no folders in it) to the disk and note their sizes in it; also again."""
     sizes = {}
-    for path in sorted(folder.iterdir()):
+    for path in sorted(path for path in folder.iterdir() if path.name != SEAL):
         path.chmod(0o644)
         with path.open("rb") as file:
             os.fsync(file.fileno())
         sizes[path.name] = path.stat().st_size
-    with (folder / _SEAL).open("w", encoding="utf-8") as file:
+    with (folder / SEAL).open("w", encoding="utf-8") as file:
         json.dump({"sizes": sizes}, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
@@ -105,7 +106,7 @@ def seal(folder: Path) -> None:
 def is_complete(folder: Path) -> bool:
     """Whether a folder is sealed and every file still has the size it had then."""
     try:
-        sizes = json.loads((folder / _SEAL).read_text(encoding="utf-8"))["sizes"]
+        sizes = json.loads((folder / SEAL).read_text(encoding="utf-8"))["sizes"]
         return all((folder / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False

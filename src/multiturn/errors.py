@@ -11,7 +11,8 @@ traceback) and leaves with the class's exit code::
     ├── RunStateError             4   a run directory or store belongs to another configuration
     ├── EnvironmentFaultError     5   an environment crashed, hung or answered nonsense
     ├── MissingExtraError         6   an optional dependency is not installed
-    └── TrainingError             7   training cannot go on (a non-finite loss, for example)
+    ├── TrainingError             7   training cannot go on (a non-finite loss, for example)
+    └── AgentFaultError           8   a server that plays is out of reach, refuses or answers nonsense
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
+    "AgentFaultError",
     "ConfigError",
     "DataError",
     "EnvironmentFaultError",
@@ -120,3 +122,20 @@ class TrainingError(MultiturnError):
     """Training cannot go on: a non-finite loss, nothing left to train on."""
 
     exit_code: ClassVar[int] = 7
+
+
+class AgentFaultError(MultiturnError):
+    """An agent elsewhere is out of reach, refuses what it is asked, or answers nonsense again and again.
+
+    Args:
+        message: What happened, and what to do.
+        url: What was asked; empty where no single request is to blame.
+        status: The HTTP status it answered with; None where there was no answer.
+    """
+
+    exit_code: ClassVar[int] = 8
+
+    def __init__(self, message: str, *, url: str = "", status: int | None = None) -> None:
+        self.url = url
+        self.status = status
+        super().__init__(message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from typing import TYPE_CHECKING, Final, TextIO
 
@@ -10,10 +11,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["PARTIAL", "whole_file"]
+__all__ = ["PARTIAL", "partial_of", "whole_file"]
 
 PARTIAL: Final = ".partial"
 """How the name of a file ends while it is being written."""
+
+
+def partial_of(path: Path) -> Path:
+    """What a file is called while it is being written; its folder is made.
+
+    Raises:
+        IsADirectoryError: There is a folder of that name, which no file could take the place of.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "is a folder and not the name of a file", str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(path.name + PARTIAL)
 
 
 @contextlib.contextmanager
@@ -27,9 +40,11 @@ def whole_file(path: Path, *, errors: str = "strict") -> Iterator[TextIO]:
         errors: What becomes of characters that UTF-8 has no bytes for. Writers of JSON give
             ``"backslashreplace"``: half a surrogate pair, which a tokenizer can leave behind, exists in
             JSON's escapes only.
+
+    Raises:
+        IsADirectoryError: There is a folder of that name.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + PARTIAL)
+    partial = partial_of(path)
     with partial.open("w", encoding="utf-8", errors=errors) as file:
         yield file
         file.flush()

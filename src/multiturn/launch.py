@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["process_count", "process_index"]
+__all__ = ["local_index", "process_count", "process_index"]
 
 
 def process_count() -> int:
@@ -15,3 +15,8 @@ def process_count() -> int:
 def process_index() -> int:
     """The number of this process among them, from 0."""
     return int(os.environ.get("RANK") or 0)
+
+
+def local_index() -> int:
+    """The number of this process among those on the same machine, from 0: which of its GPUs is ours."""
+    return int(os.environ.get("LOCAL_RANK") or 0)

@@ -10,7 +10,14 @@ import sys
 import time
 from pathlib import Path
 
-__all__ = ["MemoryMeter", "descendants", "host_memory", "peak_descendants_memory", "peak_host_memory"]
+__all__ = [
+    "MemoryMeter",
+    "available_host_memory",
+    "descendants",
+    "host_memory",
+    "peak_descendants_memory",
+    "peak_host_memory",
+]
 
 _PROC = Path("/proc")
 
@@ -36,6 +43,16 @@ def host_memory() -> int:
     except OSError:
         return peak_host_memory()
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def available_host_memory() -> int | None:
+    """The main memory that programs can still take, in bytes; None where the system does not say."""
+    try:
+        lines = (_PROC / "meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    found = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), None)
+    return None if found is None else int(found) * 1024
 
 
 def descendants(pid: int | None = None) -> list[int] | None:

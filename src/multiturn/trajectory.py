@@ -9,8 +9,9 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
+import reprlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, TypeGuard, get_args
 
 from multiturn.errors import DataError
 
@@ -23,6 +24,7 @@ __all__ = [
     "Role",
     "Trajectory",
     "Turn",
+    "is_finite",
     "objects",
 ]
 
@@ -227,10 +229,8 @@ class Trajectory:
         if outcome not in [o.value for o in Outcome]:
             raise DataError(f"outcome is {outcome!r}; use one of {', '.join(Outcome)}")
         reward = fields.get("reward")
-        if reward is not None and (
-            isinstance(reward, bool) or not isinstance(reward, int | float) or not math.isfinite(reward)
-        ):
-            raise DataError(f"reward is {reward!r}; it must be a finite number or null")
+        if reward is not None and (isinstance(reward, bool) or not is_finite(reward)):
+            raise DataError(f"reward is {reprlib.repr(reward)}; it must be a finite number or null")
         context_turns = fields.get("context_turns") or 0
         if type(context_turns) is not int or context_turns < 0:
             raise DataError(f"context_turns is {context_turns!r}; it must be a whole number, 0 or more")
@@ -322,6 +322,14 @@ class PreferencePair:
             task_id=str(fields.get("task_id") or ""),
             info=_mapping(fields.get("info") or {}, "info"),
         )
+
+
+def is_finite(value: object) -> TypeGuard[int | float]:
+    """Whether a value of a record is a number that a float can hold; true and false are 1 and 0."""
+    try:
+        return isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:  # JSON's integers may have any number of digits
+        return False
 
 
 def objects(fields: Mapping[str, Any], key: str) -> tuple[Mapping[str, Any], ...]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CONFIG = "name: {name}\nenvironment: {{name: {env}, test_splits: [{split}]}}\noutput: {output}\n"
+CONFIG += "methods: {methods}\n"
 EVIL = "task\x1b[31m\u202e7"
 
 
@@ -45,11 +46,13 @@ def make_run(
     env: str = "household",
     split: str = "test",
     fingerprint: str = "house/1",
+    methods: str = "{dmpo: {}, dpo: {objective: dpo}}",
 ) -> str:
     """A run of which only the episodes are there."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     config = folder.with_suffix(".yaml")
-    config.write_text(CONFIG.format(name="x", env=env, split=split, output=folder), encoding="utf-8")
+    text = CONFIG.format(name="x", env=env, split=split, output=folder, methods=methods)
+    config.write_text(text, encoding="utf-8")
     run = open_run(load_config(config))
     for method, by_task in rewards.items():
         path = run.directory.evaluation(method, split)
@@ -103,6 +106,23 @@ def test_the_same_rewards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     run = make_run(tmp_path / "a", {"dmpo": rewards("10"), "dpo": rewards("01")})
     assert run_app(["compare", run, run, "--method-b", "dpo"]) == 0
     assert "no number of tasks is known to tell the two apart" in capsys.readouterr().out
+
+
+def test_the_best_of_several_samples_is_called_an_oracle(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of t00's samples 0 and 1 the 1 counts, of t01's 0 and 0 a 0; SFT has 0 and 0: 0.5 more."""
+    run = make_run(tmp_path / "a", {"sft": rewards("00")}, methods="[best_of_n]")
+    again = [episode(task, reward).to_json() | {"id": f"{task}#1"} for task, reward in rewards("00").items()]
+    path = tmp_path / "a" / "evaluation" / "best_of_n-test.jsonl"
+    make_run(tmp_path / "a", {"best_of_n": rewards("10")}, methods="[best_of_n]")
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(line) + "\n" for line in again)
+    assert run_app(["compare", run, run, "--method-b", "sft"]) == 0
+    said = capsys.readouterr().out
+    assert "best_of_n less sft on test, 2 tasks:" in said
+    assert "average reward +0.500 [" in said
+    assert "best_of_n counts each task's best sample, chosen by the test's own reward: an oracle" in said
 
 
 def test_names_of_tasks_do_not_reach_the_terminal_raw(

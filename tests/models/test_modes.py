@@ -45,7 +45,8 @@ def test_layers_recompute_in_evaluation_mode_while_it_lasts() -> None:
 
 
 def test_models_that_keep_activations_and_layers_that_drop_them_are_left_alone() -> None:
-    model = llama().eval()
+    model = llama()
+    torch.nn.Module.eval(model)
     with recomputing(model):
         assert not any(layer.training for layer in _layers(model))
     checkpoint(model)

@@ -40,6 +40,17 @@ def test_another_configuration_is_refused_with_every_difference(tmp_path: Path) 
     assert path.read_bytes() == before
 
 
+def test_what_an_older_version_did_not_know_is_no_difference(tmp_path: Path) -> None:
+    """It has that setting's default; anything else is another configuration as before."""
+    path = tmp_path / "manifest.json"
+    Manifest.open(path, CONFIG).finish("expert", seconds=1.0, result={})
+    newer = {**CONFIG, "rounds": 1}
+    again = Manifest.open(path, newer, complete=lambda old: {"rounds": 1, **old})
+    assert again.config == CONFIG
+    with pytest.raises(RunStateError, match="rounds: 1 there, 2 now"):
+        Manifest.open(path, {**CONFIG, "rounds": 2}, complete=lambda old: {"rounds": 1, **old})
+
+
 def test_where_nothing_was_done_yet_another_configuration_may_begin(tmp_path: Path) -> None:
     """A first attempt that failed over a typing error must not keep the corrected one out."""
     path = tmp_path / "manifest.json"

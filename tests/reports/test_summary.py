@@ -59,6 +59,7 @@ def test_the_schema() -> None:
         "findings",
         "splits",
         "pairs",
+        "rounds",
         "trainings",
         "stages",
         "warnings",

@@ -43,11 +43,14 @@ class Reply:
         message: The assistant message, with the token ids the model produced where it is a local model;
             None when the conversation does not fit the model's context any more.
         truncated: Whether the reply was cut off by the limit of new tokens.
+        fault: Why there is no answer at all, where the agent could not be asked; the episode says nothing
+            about the agent then, and is not kept.
     """
 
     slot: int
     message: Message | None
     truncated: bool = False
+    fault: str | None = None
 
 
 @runtime_checkable

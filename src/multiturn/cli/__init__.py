@@ -27,6 +27,8 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     if process_count() > 1:  # every one of them would warn of how DDP goes about its work
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    # `module:factory` may name a module beside one's files; last, so that it hides no installed one.
+    sys.path.append("")
     _keep_freed_memory()
     _print_what_can_be_printed()
     if process_index() > 0:  # one of several processes prints

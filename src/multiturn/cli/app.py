@@ -11,9 +11,24 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 import multiturn
-from multiturn.cli import bench, compare, convert, env, evaluate, pairs, report, rollout, run, sft, train
+from multiturn.cli import (
+    bench,
+    compare,
+    convert,
+    doctor,
+    env,
+    evaluate,
+    inspect,
+    pairs,
+    report,
+    rollout,
+    run,
+    sft,
+    train,
+)
 from multiturn.errors import ConfigError, MultiturnError
 from multiturn.launch import process_count, process_index
+from multiturn.reports.untrusted import reveal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +51,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("run")(run.run)
+app.command("doctor")(doctor.doctor)
 app.command("convert")(convert.convert)
+app.command("inspect")(inspect.inspect)
 app.command("sft")(sft.sft)
 app.command("rollout")(rollout.rollout)
 app.command("pairs")(pairs.pairs)
@@ -104,7 +121,7 @@ def run_app(arguments: Sequence[str]) -> int:
     Returns:
         The exit code: 0, or that of the error (see `multiturn.errors`; 1 where the system refuses a file).
     """
-    stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+    stderr = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
     previous = signal.signal(signal.SIGINT, _interrupt)
     try:
         app(args=list(arguments))
@@ -112,13 +129,14 @@ def run_app(arguments: Sequence[str]) -> int:
         return done.code if isinstance(done.code, int) else int(done.code is not None)
     except MultiturnError as error:
         stderr.print(_error(), style="bold red", end=" ")
-        stderr.print(str(error), markup=False)
+        stderr.print(reveal(str(error)), markup=False)
         return error.exit_code
     except OSError as error:
         where = "" if error.filename is None else f"{error.filename}: "
         what = error.strerror or str(error)
         stderr.print(_error(), style="bold red", end=" ")
-        stderr.print(f"{where}{what}; check the path, its permissions and the free space", markup=False)
+        said = f"{where}{what}; check the path, its permissions and the free space"
+        stderr.print(reveal(said), markup=False)
         _LOG.debug("it happened here:", exc_info=error)
         return MultiturnError.exit_code
     except _InterruptedByUser:

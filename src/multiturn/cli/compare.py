@@ -22,10 +22,13 @@ def compare(
     run_b: Annotated[Path, typer.Argument(help="The run it is compared with; it may be the same folder.")],
     *,
     method_a: Annotated[
-        str | None, typer.Option(help="A method of the first run; its first one by default.")
+        str | None,
+        typer.Option(
+            help="A method of the first run, as its results name it (dmpo-round2); its first by default."
+        ),
     ] = None,
     method_b: Annotated[
-        str | None, typer.Option(help="A method of the second run; its first one by default.")
+        str | None, typer.Option(help="A method of the second run; its first by default.")
     ] = None,
     all_tasks: Annotated[
         bool, typer.Option("--all", help="List every task that flipped, not only the first ones.")
@@ -43,7 +46,7 @@ def compare(
     from multiturn.pipeline.run_comparison import compare_runs
 
     found = compare_runs(run_a, run_b, methods=(method_a, method_b))
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     for line in describe(found, most=None if all_tasks else _LISTED):
         console.print(line, markup=False, soft_wrap=True)
 
@@ -85,6 +88,10 @@ def _figures(each: "RunComparison") -> list[str]:
     for count, name in ((each.only_first, comparison.method), (each.only_second, comparison.baseline)):
         if count:
             lines.append(f"  {count} tasks that only {name} evaluated are left out")
+    lines += [
+        f"  {name} counts each task's best sample, chosen by the test's own reward: an oracle"
+        for name in each.oracles
+    ]
     if comparison.excluded:
         lines.append(f"  {len(comparison.excluded)} tasks lost to environment errors are left out")
     return [*lines, *_power_lines(each)]

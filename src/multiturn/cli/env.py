@@ -33,20 +33,21 @@ def list_environments(
     from rich.table import Table
 
     from multiturn.envs import registry
+    from multiturn.reports.untrusted import reveal
 
     table = Table(box=None, pad_edge=False)
     if name is None:
         table.add_column("environment", style="bold", no_wrap=True)
         table.add_column("what it is")
         for known, summary in registry.available().items():
-            table.add_row(known, escape(summary))
+            table.add_row(escape(known), escape(reveal(summary)))
     else:
         for heading in ("option", "type", "default", "what it does"):
             table.add_column(heading, style="bold" if heading == "option" else None)
         for option in registry.options_of(name):
             cells = (option.name, option.type, option.default or "required", option.summary)
-            table.add_row(*(escape(cell) for cell in cells))
-    Console().print(table)
+            table.add_row(*(escape(reveal(cell)) for cell in cells))
+    Console(emoji=False).print(table)
 
 
 @app.command("check")
@@ -68,6 +69,7 @@ def check(
 
     from multiturn.envs.registry import options_of
     from multiturn.errors import EnvironmentFaultError
+    from multiturn.reports.untrusted import reveal
 
     settings: dict[str, Any] = options.environment_settings(name, env_options, None).options
     report = _checked(name, settings, split=split, episodes=episodes, seed=seed)
@@ -77,7 +79,7 @@ def check(
         listing = _checked(name, {**settings, "admissible": True}, split=split, episodes=episodes, seed=seed)
         found = tuple(dict.fromkeys((*report.findings, *listing.findings)))
         report = dataclasses.replace(report, random_returns=listing.random_returns, findings=found)
-    Console().print(report.describe(), markup=False)
+    Console(emoji=False).print(reveal(report.describe()), markup=False, soft_wrap=True)
     if not report.ok:
         raise EnvironmentFaultError(f"{name} breaks the environment protocol; see above")
 
@@ -115,16 +117,17 @@ def prepare(
 
     from multiturn.envs.prepare import prepare as prepare_environment
     from multiturn.errors import ConfigError
+    from multiturn.reports.untrusted import reveal
 
     findings = prepare_environment(name, path)
-    console = Console()
+    console = Console(emoji=False)
     for finding in findings:
         mark = Text("ok   ", style="green") if finding.ok else Text("wrong", style="bold red")
-        console.print(mark, Text(f" {finding.what}"), sep="")
+        console.print(mark, Text(f" {reveal(finding.what)}"), sep="", soft_wrap=True)
         if finding.remedy:
-            console.print(Text(f"      {finding.remedy}"))
+            console.print(Text(f"      {reveal(finding.remedy)}"), soft_wrap=True)
     if not findings:
-        console.print(f"{name} needs nothing")
+        console.print(f"{name} needs nothing", markup=False)
     wrong = sum(not finding.ok for finding in findings)
     if wrong:
         raise ConfigError(f"{name} is not ready: {wrong} of {len(findings)} findings are wrong; see above")

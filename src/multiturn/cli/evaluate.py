@@ -1,15 +1,28 @@
 """``multiturn evaluate``: a model plays held-out tasks, greedily."""
 
-from multiturn.cli import options
+from typing import Annotated
+
+import typer
+
+from multiturn.cli import options, server_options
+from multiturn.errors import ConfigError
 
 __all__ = ["evaluate"]
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913 - one parameter for each option
     *,
-    model: options.Model,
     env: options.EnvName,
     output: options.Output,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="smollm2-135m-instruct, a folder, a model hub id, or what the server calls it.",
+        ),
+    ] = None,
+    server: server_options.Server = None,
     split: options.Split = "test",
     tasks: options.TaskCount = None,
     slots: options.Slots = 16,
@@ -20,10 +33,17 @@ def evaluate(
     action_format: options.Format = "react",
     instructions: options.Instructions = "environment",
     seed: options.Seed = 0,
+    api_key_env: server_options.ApiKeyEnv = None,
+    server_option: server_options.Fields = None,
+    tokenizer: server_options.Tokenizer = None,
+    reasoning: server_options.ReasoningOption = "drop",
+    timeout: server_options.Timeout = 600.0,
+    retries: server_options.Retries = 8,
 ) -> None:
     """Evaluate a policy on held-out tasks: average reward, success rate and length, with 95% intervals.
 
-    Every episode is kept in OUTPUT; the same command goes on where a killed one stopped.
+    With --server an OpenAI-compatible server plays. Every episode is kept in OUTPUT; the same command goes on
+    where a killed one stopped.
 
     Example: `multiturn evaluate --model dmpo/model --env household --tasks 100 --output dmpo.jsonl`
     """
@@ -32,12 +52,23 @@ def evaluate(
     from multiturn.pipeline.results import show_evaluation
     from multiturn.rollouts.store import read_rollouts
 
+    if model is None and server is None:
+        raise ConfigError("there is nobody to evaluate; give --model, or --server for a server's only model")
+    where = server_options.server_settings(
+        server,
+        api_key_env=api_key_env,
+        fields=server_option,
+        tokenizer=tokenizer,
+        reasoning=reasoning,
+        timeout=timeout,
+        retries=retries,
+    )
     environment = options.environment_settings(env, env_options, max_turns)
     decoding = options.settings_from(
         EvaluateSettings, (), {"slots": slots, "max_new_tokens": max_new_tokens, "tasks": tasks}
     )
     jobs = operations.jobs_for(operations.list_tasks(environment, split, tasks))
-    operations.roll_out(
+    report = operations.roll_out(
         model,
         environment=environment,
         prompt=options.prompt_settings(chat_template, action_format, instructions),
@@ -46,7 +77,12 @@ def evaluate(
         path=output,
         seed=seed,
         title="evaluate",
+        server=where,
     )
+    if where is not None:
+        typer.echo(f"{output}: {report.describe()}")
     # The file may hold more: other splits, or more tasks of this one.
     asked = {job.id for job in jobs}
-    show_evaluation(model, [trajectory for trajectory in read_rollouts(output) if trajectory.id in asked])
+    show_evaluation(
+        model or "server", [trajectory for trajectory in read_rollouts(output) if trajectory.id in asked]
+    )

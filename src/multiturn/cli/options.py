@@ -22,6 +22,7 @@ __all__ = [
     "Output",
     "Overrides",
     "Precision",
+    "ReportTo",
     "Seed",
     "Slots",
     "Split",
@@ -57,6 +58,15 @@ Seed: TypeAlias = Annotated[int, typer.Option(min=0, help="Seeds sampling, data 
 Precision: TypeAlias = Annotated[
     str,
     typer.Option(help="bf16 (autocast, weights stay float32) or fp32.", callback=_known_precision),
+]
+ReportTo: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--report-to",
+        metavar="TRACKER",
+        help="tensorboard, wandb, trackio, mlflow, ...: follow the training there, offline, in "
+        "OUTPUT/trackers. May be given often.",
+    ),
 ]
 EnvName: TypeAlias = Annotated[
     str, typer.Option("--env", "-e", help="An environment; `multiturn env list` shows them.")

@@ -1,6 +1,7 @@
 """``multiturn pairs``: preference pairs from trajectories."""
 
 import logging
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -120,6 +121,8 @@ def _strategy(strategy: str | None, experts: Path | None, files: "Sequence[Path]
 def _experts(path: Path, given: "ReadOptions", reward: float | None) -> "list[Trajectory]":
     import dataclasses
 
+    if reward is not None and not math.isfinite(reward):
+        raise ConfigError(f"--expert-reward is {reward}; give a finite number")
     return [
         dataclasses.replace(expert, reward=reward) if expert.reward is None else expert
         for expert in reading.read_trajectories(path, given)

@@ -42,7 +42,8 @@ def read_trajectories(path: Path, given: "ReadOptions") -> "list[Trajectory]":
     from multiturn.formats import RecordReader, has_rollout_header, trajectories_of
     from multiturn.rollouts.store import read_episodes
 
-    if given.source is None and given.reward_field is None and has_rollout_header(path):
+    as_written = given.source is None and given.reward_field is None and not given.skip_bad
+    if as_written and has_rollout_header(path):
         return read_episodes(path)
     reader = RecordReader(path, given)
     trajectories = trajectories_of(reader)

@@ -4,18 +4,24 @@ from typing import Annotated
 
 import typer
 
-from multiturn.cli import options
+from multiturn.cli import options, server_options
 
 __all__ = ["rollout"]
 
 
-def rollout(
+def rollout(  # noqa: PLR0913 - one parameter for each option
     *,
     env: options.EnvName,
     output: options.Output,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Who plays; the environment's expert without it.")
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Who plays; without it the environment's expert, or the server's only model.",
+        ),
     ] = None,
+    server: server_options.Server = None,
     split: options.Split = "train",
     tasks: options.TaskCount = None,
     samples: Annotated[int, typer.Option(min=1, help="Episodes for each task.")] = 1,
@@ -29,11 +35,19 @@ def rollout(
     action_format: options.Format = "react",
     instructions: options.Instructions = "environment",
     seed: options.Seed = 0,
+    api_key_env: server_options.ApiKeyEnv = None,
+    server_option: server_options.Fields = None,
+    tokenizer: server_options.Tokenizer = None,
+    reasoning: server_options.ReasoningOption = "drop",
+    timeout: server_options.Timeout = 600.0,
+    retries: server_options.Retries = 8,
 ) -> None:
     """Play tasks and keep every episode in an append-only JSONL file.
 
     Killed and started again by the same command it plays what is missing. A file never mixes models,
     environments or settings: another command on the same file is refused.
+
+    With --server an OpenAI-compatible server plays: vLLM, SGLang, llama.cpp, a hosted one.
 
     Example: `multiturn rollout --env household --model sft/model --tasks 200 --output rollouts.jsonl`
     """
@@ -43,7 +57,16 @@ def rollout(
     environment = options.environment_settings(env, env_options, max_turns)
     prompt = options.prompt_settings(chat_template, action_format, instructions)
     jobs = operations.jobs_for(operations.list_tasks(environment, split, tasks), samples=samples)
-    if model is None:
+    where = server_options.server_settings(
+        server,
+        api_key_env=api_key_env,
+        fields=server_option,
+        tokenizer=tokenizer,
+        reasoning=reasoning,
+        timeout=timeout,
+        retries=retries,
+    )
+    if model is None and where is None:
         report = operations.roll_out_expert(
             environment=environment, prompt=prompt, jobs=jobs, path=output, title="expert"
         )
@@ -61,5 +84,6 @@ def rollout(
             title="rollout",
             temperature=decoding.temperature,
             top_p=decoding.top_p,
+            server=where,
         )
     typer.echo(f"{output}: {report.describe()}")

@@ -18,6 +18,7 @@ def sft(
     min_reward: Annotated[float, typer.Option(help="Use trajectories with at least this return.")] = 1.0,
     epochs: Annotated[float | None, typer.Option(help="Passes over the data.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="The peak learning rate.")] = None,
+    report_to: options.ReportTo = None,
     chat_template: options.Template = "model",
     precision: options.Precision = "bf16",
     given_format: reading.Source = None,
@@ -42,7 +43,9 @@ def sft(
     from multiturn.trajectory import Outcome
 
     settings = options.settings_from(
-        SftSettings, overrides, {"epochs": epochs, "learning_rate": learning_rate}
+        SftSettings,
+        overrides,
+        {"epochs": epochs, "learning_rate": learning_rate, "report_to": report_to or None},
     )
     read = reading.read_trajectories(
         trajectories,

@@ -19,7 +19,7 @@ _OBJECTIVES = "\n".join(
 )
 
 
-def train(
+def train(  # noqa: PLR0913 - an argument for each option
     pairs: Annotated[Path, typer.Argument(help="Pairs in any format: `docs/data.md`.")],
     *,
     model: options.Model,
@@ -46,6 +46,7 @@ def train(
         int | None,
         typer.Option(min=1, help="Tokens of a forward pass at most; shared prefixes count once."),
     ] = None,
+    report_to: options.ReportTo = None,
     chat_template: options.Template = "model",
     precision: options.Precision = "bf16",
     given_format: reading.Source = None,
@@ -81,6 +82,7 @@ def train(
         "learning_rate": learning_rate,
         "reference": reference,
         "max_tokens_per_batch": max_tokens_per_batch,
+        "report_to": report_to or None,
     }
     train_on_pairs(
         model,

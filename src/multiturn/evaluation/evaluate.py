@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from multiturn.trajectory import Trajectory
 
-__all__ = ["MethodSummary", "TaskScore", "TypeSummary", "score_tasks", "summarize"]
+__all__ = ["MethodSummary", "SamplesSummary", "TaskScore", "TypeSummary", "score_tasks", "summarize"]
 
 _NOT_UNDERSTOOD: Final = ("invalid_actions", "unusable_replies")
 """The keys of ``Trajectory.info`` that count actions not understood, and replies without any action."""
@@ -75,6 +75,25 @@ class TypeSummary:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SamplesSummary:
+    """All samples, where only the best of each task counts (`multiturn.evaluation.best_of`).
+
+    Attributes:
+        per_task: The samples of a task; of the one that has the most.
+        episodes: All samples.
+        lost: Those that ended in an environment error; none of them counts.
+        reward: The average reward of a sample: what the policy earns without the choice.
+        success: The success rate of a sample; None where unknown.
+    """
+
+    per_task: int
+    episodes: int
+    lost: int
+    reward: Interval
+    success: Interval | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class MethodSummary:
     """A policy's evaluation.
 
@@ -91,6 +110,8 @@ class MethodSummary:
         invalid_actions: The share of all turns that brought no action the environment understood, in [0, 1];
             None where an episode does not count them.
         by_type: Each task type on its own, in alphabetical order.
+        samples: Where only the best of several samples of a task counts, what all of them amount to. All
+            other figures are then those of the best ones.
     """
 
     tasks: int
@@ -103,6 +124,7 @@ class MethodSummary:
     turns: Interval
     invalid_actions: float | None
     by_type: dict[str, TypeSummary]
+    samples: SamplesSummary | None = None
 
 
 def summarize(

@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = ["Power", "tasks_needed"]
+
+_ZERO_WITHIN: Final = 1e-9
+"""A mean closer to zero than this is what rounding leaves of differences that cancel."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +25,7 @@ class Power:
         mean: The mean of the paired differences.
         deviation: Their standard deviation (over ``tasks - 1``).
         needed: The tasks with which a true difference as large as `mean` is found with probability `power`;
-            None where no number is enough, because `mean` is zero.
+            None where no number is enough, because `mean` is zero, or is but for rounding.
         more: How many that is beyond `tasks`; 0 where `tasks` are enough.
         detectable: The smallest true difference that `tasks` find with probability `power`.
         level: One less the probability of finding a difference where there is none.
@@ -68,7 +71,7 @@ def tasks_needed(differences: Sequence[float], *, level: float = 0.95, power: fl
     tasks = len(differences)
     mean, deviation = statistics.fmean(differences), statistics.stdev(differences)
     # Without any spread two tasks, the fewest that have one, are enough.
-    needed = None if mean == 0.0 else max(2, math.ceil((reach * deviation / mean) ** 2))
+    needed = None if abs(mean) <= _ZERO_WITHIN else max(2, math.ceil((reach * deviation / mean) ** 2))
     return Power(
         tasks=tasks,
         mean=mean,

@@ -6,12 +6,12 @@ import collections
 import dataclasses
 import hashlib
 import json
-import math
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
 from multiturn.errors import DataError
-from multiturn.trajectory import Json, Message, Outcome, PreferencePair, Trajectory
+from multiturn.trajectory import Json, Message, Outcome, PreferencePair, Trajectory, is_finite
 
 __all__ = [
     "REWARD_FIELDS",
@@ -214,8 +214,10 @@ def reward_of(fields: Mapping[str, Any], names: Sequence[str]) -> tuple[float | 
             value = value.get(key) if isinstance(value, Mapping) else None
         if value is None:
             continue
-        if not isinstance(value, int | float) or not math.isfinite(value):
-            raise BadRecord(f"{name} is {value!r}; it must be a finite number or null", reason="bad_reward")
+        if not is_finite(value):
+            raise BadRecord(
+                f"{name} is {reprlib.repr(value)}; it must be a finite number or null", reason="bad_reward"
+            )
         return float(value), name if "." not in name else ""
     return None, ""
 

@@ -166,6 +166,13 @@ def _array(path: Path) -> Iterator[Row]:
             raise DataError(f"a comma is missing after item {number}; fix it", path=path, line=line + 1)
     if at >= len(text):
         raise DataError("the array has no end; the file is cut off, so write it again", path=path)
+    at, more = _skip(text, at + 1)
+    if at < len(text):
+        raise DataError(
+            "something follows the end of the array; write one array, or JSONL",
+            path=path,
+            line=line + more + 1,
+        )
 
 
 def _lines_into(error: Exception, at: int, text: str) -> int:
@@ -189,16 +196,27 @@ def _parquet(path: Path) -> Rows:
     try:
         file = pyarrow.parquet.ParquetFile(path)
         features = Features.from_arrow_schema(file.schema_arrow)
-    except (pyarrow.ArrowException, ValueError) as error:
-        raise DataError(
-            f"is not a Parquet file that can be read ({error}); write it again", path=path
-        ) from None
+    except (pyarrow.ArrowException, ValueError, OSError) as error:
+        raise _unreadable_table(path, error) from None
 
     def records() -> Iterator[Any]:
-        for batch in file.iter_batches(batch_size=256):
-            yield from (features.decode_example(record) for record in batch.to_pylist())
+        try:
+            for batch in file.iter_batches(batch_size=256):
+                yield from (features.decode_example(record) for record in batch.to_pylist())
+        except (pyarrow.ArrowException, ValueError, OSError) as error:
+            raise _unreadable_table(path, error) from None
 
     return Rows(total=file.metadata.num_rows, rows=_table_rows(records()))
+
+
+def _unreadable_table(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"is not a Parquet file that can be read ({_one_line(error)}); write it again", path=path
+    )
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _saved_dataset(path: Path, split: str | None) -> Rows:
@@ -208,7 +226,12 @@ def _saved_dataset(path: Path, split: str | None) -> Rows:
         raise _missing("a saved dataset", error) from None
     if not (path / "state.json").is_file() and not (path / "dataset_dict.json").is_file():
         raise DataError("is a folder and no dataset that `save_to_disk` wrote; name a file in it", path=path)
-    table = datasets.load_from_disk(str(path))
+    try:
+        table = datasets.load_from_disk(str(path))
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise DataError(
+            f"is no dataset that can be read ({_one_line(error)}); save it again", path=path
+        ) from None
     if isinstance(table, datasets.DatasetDict):
         names = ", ".join(table)
         if split is None and len(table) > 1:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multiturn.errors import ConfigError, DataError
-from multiturn.files import PARTIAL
+from multiturn.files import partial_of
 from multiturn.formats.base import BadRecord, Context, kind_of
 from multiturn.formats.detect import FORMATS, format_named
 from multiturn.formats.held import lost_fields
@@ -83,13 +83,14 @@ def convert(
         MissingExtraError: A table is read or written, and the package for it is not installed.
     """
     target = Path(target)
+    partial = partial_of(target)
     conversion = _Conversion(RecordReader(source, options), format_named(to, option="--to"), options)
     try:
         with progress("convert", total=conversion.reader.total) as bar:
             write_records(target, conversion.records(bar))
     except BaseException:
         with contextlib.suppress(OSError):
-            target.with_name(target.name + PARTIAL).unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
         raise
     return conversion.report()
 

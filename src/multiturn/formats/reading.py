@@ -69,6 +69,7 @@ class RecordReader:
         row: The row that was read last.
         rows: The rows so far.
         bad: How many of them were unusable, by reason.
+        first_bad: The message about the first of them, with its place, by reason.
         unread: Fields that hold something and are not read, by name, and how often.
 
     Raises:
@@ -86,6 +87,7 @@ class RecordReader:
         self.row: Row | None = None
         self.rows = 0
         self.bad: collections.Counter[str] = collections.Counter()
+        self.first_bad: dict[str, str] = {}
         self.unread: collections.Counter[str] = collections.Counter()
 
     def __iter__(self) -> Iterator[Item]:
@@ -105,7 +107,9 @@ class RecordReader:
             try:
                 item = self._read(row, context)
             except DataError as error:
-                self.bad[_reason(row, error)] += 1
+                reason = _reason(row, error)
+                self.bad[reason] += 1
+                self.first_bad.setdefault(reason, str(row.error(str(error), self.path)))
                 first_bad = first_bad or (row, str(error))
                 continue
             if first_bad is None or self._options.skip_bad:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from multiturn.errors import DataError, MissingExtraError
-from multiturn.files import PARTIAL, whole_file
+from multiturn.files import partial_of, whole_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,8 +56,7 @@ def _write_table(path: Path, records: list[dict[str, Any]]) -> None:
         )
     names = list(dict.fromkeys(name for record in records for name in record))
     columns = {name: [_cell(name, record.get(name)) for record in records] for name in names}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + PARTIAL)
+    partial = partial_of(path)
     try:
         table = pa.table(columns)
         with partial.open("wb") as file:

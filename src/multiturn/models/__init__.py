@@ -1,7 +1,7 @@
 """Loading models and reading per-turn log-probabilities off them."""
 
 from multiturn.models.attention import forest_attention
-from multiturn.models.load import ModelSpec, load_policy, scratch_policy
+from multiturn.models.load import ModelSpec, load_policy, load_tokenizer, scratch_policy
 from multiturn.models.logps import Head, turn_logps
 from multiturn.models.modes import adapter_off, evaluating, recomputing
 from multiturn.models.policy import Policy, save_policy, weights_fingerprint
@@ -16,6 +16,7 @@ __all__ = [
     "evaluating",
     "forest_attention",
     "load_policy",
+    "load_tokenizer",
     "recomputing",
     "reference_turn_logps",
     "save_policy",

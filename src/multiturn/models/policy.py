@@ -9,19 +9,31 @@ import hashlib
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from multiturn.cache import replace_folder
+from multiturn.models.quantized import merged
 from multiturn.models.quiet import quiet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
-__all__ = ["Policy", "Tokenizer", "is_adapter_parameter", "save_policy", "weights_fingerprint"]
+__all__ = [
+    "CARD",
+    "Policy",
+    "Tokenizer",
+    "as_trained",
+    "is_adapter_parameter",
+    "save_policy",
+    "weights_fingerprint",
+]
+
+CARD: Final = "README.md"
+"""The file beside a model's weights that says what it is."""
 
 Tokenizer = PreTrainedTokenizerBase
 
@@ -75,9 +87,10 @@ class Policy:
 def weights_fingerprint(model: torch.nn.Module, *, adapter: bool = True) -> str:
     """A hash of a model's actual weights.
 
-    SHA-256 over the names, shapes, dtypes and bytes of all parameters and saved buffers. Tied weights count
-    once. The names are those of the bare model, so wrapping a model changes nothing. 135M parameters in
-    float32 take about a second on one core, and parameters are hashed on several.
+    SHA-256 over the names, shapes, dtypes and bytes of all parameters and saved buffers, and of what
+    quantized weights need beside their bits (scales, code books). Tied weights count once. The names are
+    those of the bare model, so wrapping a model changes nothing. 135M parameters in float32 take about a
+    second on one core, and parameters are hashed on several.
 
     Args:
         model: The model.
@@ -88,7 +101,9 @@ def weights_fingerprint(model: torch.nn.Module, *, adapter: bool = True) -> str:
     """
     saved = model.state_dict(keep_vars=True)
     tensors: dict[str, torch.Tensor] = dict(model.named_parameters())
-    tensors |= {name: buffer for name, buffer in model.named_buffers() if name in saved}
+    # Quantized weights keep their scales beside them: "q_proj.weight.absmax" belongs to "q_proj.weight".
+    scales = {name: tensor for name, tensor in saved.items() if _owner(name) in tensors}
+    tensors |= {name: buffer for name, buffer in model.named_buffers() if name in saved} | scales
     chosen = {
         _WRAPPING.sub("", name): tensor
         for name, tensor in tensors.items()
@@ -99,6 +114,12 @@ def weights_fingerprint(model: torch.nn.Module, *, adapter: bool = True) -> str:
         digests = pool.map(_digest, chosen.values())
         lines = sorted(f"{name} {digest}" for name, digest in zip(chosen, digests, strict=True))
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
+
+
+def _owner(name: str) -> str | None:
+    """The weight that an entry of a state dictionary belongs to, without being it."""
+    owner, dot, _ = name.partition(".weight.")
+    return f"{owner}.weight" if dot else None
 
 
 def is_adapter_parameter(name: str) -> bool:
@@ -113,7 +134,14 @@ def _digest(tensor: torch.Tensor) -> str:
     return digest.hexdigest()
 
 
-def save_policy(policy: Policy, folder: Path | str, *, chat_template: str | None = None) -> Path:
+def save_policy(
+    policy: Policy,
+    folder: Path | str,
+    *,
+    chat_template: str | None = None,
+    stop_ids: Collection[int] = (),
+    card: str | None = None,
+) -> Path:
     """Save a policy so that plain transformers can load it, all or nothing.
 
     An adapter is merged into a copy of the model, which for that moment takes the model's memory once more.
@@ -123,6 +151,9 @@ def save_policy(policy: Policy, folder: Path | str, *, chat_template: str | None
         folder: Where to; a folder that is there is replaced.
         chat_template: Jinja text that becomes the saved tokenizer's own template: the one the policy was
             trained with. None keeps the tokenizer's.
+        stop_ids: Token ids that end a turn under that template. The saved generation settings stop at them,
+            too.
+        card: The text of the model's card; None writes none.
 
     Returns:
         The folder as a path.
@@ -133,23 +164,48 @@ def save_policy(policy: Policy, folder: Path | str, *, chat_template: str | None
     folder = Path(folder)
     model: Any = policy.model
     if isinstance(model, PeftModel):
-        model = copy.deepcopy(model).merge_and_unload()
+        model = merged(copy.deepcopy(model))
 
     def build(partial: Path) -> None:
-        with quiet(), _template_of(policy.tokenizer, chat_template):
+        with quiet(), as_trained(model, policy.tokenizer, chat_template=chat_template, stop_ids=stop_ids):
             model.save_pretrained(partial)
             policy.tokenizer.save_pretrained(partial)
+        if card is not None:
+            (partial / CARD).write_text(card, encoding="utf-8")
 
     replace_folder(folder, build)
     return folder
 
 
 @contextlib.contextmanager
-def _template_of(tokenizer: PreTrainedTokenizerBase, chat_template: str | None) -> Iterator[None]:
-    """Give a tokenizer another chat template for a while."""
-    own = tokenizer.chat_template
-    tokenizer.chat_template = own if chat_template is None else chat_template
+def as_trained(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase | None,
+    *,
+    chat_template: str | None = None,
+    stop_ids: Collection[int] = (),
+) -> Iterator[None]:
+    """Give a tokenizer the chat template of a training for a while, and the model what stops its turns.
+
+    Args:
+        model: The model, possibly with an adapter.
+        tokenizer: Its tokenizer, if it is to be saved.
+        chat_template: Jinja text; None keeps the tokenizer's own.
+        stop_ids: Token ids that end a turn, beside those that the model's generation settings know.
+    """
+    own = None if tokenizer is None else tokenizer.chat_template
+    generation = getattr(model, "generation_config", None)
+    eos = getattr(generation, "eos_token_id", None)
+    known = [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
+    more = sorted(set(stop_ids) - set(known))
+    if tokenizer is not None and chat_template is not None:
+        tokenizer.chat_template = chat_template
+    if generation is not None and more:
+        generation.eos_token_id = (known + more)[0] if len(known + more) == 1 else known + more
     try:
         yield
     finally:
-        tokenizer.chat_template = own
+        if tokenizer is not None:
+            tokenizer.chat_template = own
+        if generation is not None:
+            generation.eos_token_id = eos

@@ -8,8 +8,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from multiturn.pipeline.methods import (
+    KIND,
+    PREFERENCE,
+    REFERENCE,
+    RFT,
+    SFT,
+    BestOfNSettings,
+    MethodRound,
+    RftSettings,
+    by_name,
+    kind_of,
+)
 from multiturn.pipeline.section import Count, Fraction, Positive, Section
 from multiturn.pipeline.train_settings import PreferenceSettings, SftSettings
 
@@ -27,10 +39,6 @@ __all__ = [
     "PromptSettings",
 ]
 
-SFT = "sft"
-"""What the policy that every method starts from is called in results."""
-REFERENCE = "reference"
-"""What lies beside the methods' trainings and is none: the reference's log-probabilities."""
 NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 """Names of runs and methods become names of files and folders."""
 
@@ -172,7 +180,12 @@ class Config(Section):
         explore: Exploration by the SFT policy.
         pairs: Preference pairs.
         preference: Preference training, common to all methods.
-        methods: The methods compared, by name: what differs from ``preference`` for each.
+        methods: The methods compared. A mapping by name says what differs from ``preference`` for each; with
+            ``kind: rft`` what differs from ``sft``, and with ``kind: best_of_n`` the samples. A method called
+            ``rft`` or ``best_of_n`` is of that kind. A list like ``[best_of_n, rft, dpo, dmpo]`` takes known
+            methods as they are.
+        rounds: How often the methods that are trained on pairs are trained: from the second round on, each
+            explores with its own policy, and trains it on against itself as the reference.
         evaluate: Evaluation.
     """
 
@@ -188,9 +201,10 @@ class Config(Section):
     explore: ExploreSettings = ExploreSettings()
     pairs: PairsSettings = PairsSettings()
     preference: PreferenceSettings = PreferenceSettings()
-    methods: dict[str, dict[str, Any]] = Field(
+    methods: Annotated[dict[str, dict[str, Any]], BeforeValidator(by_name)] = Field(
         default_factory=lambda: {"dmpo": {"objective": "dmpo"}, "dpo": {"objective": "dpo"}}, min_length=1
     )
+    rounds: Count = 1
     evaluate: EvaluateSettings = EvaluateSettings()
 
     @model_validator(mode="after")
@@ -205,10 +219,50 @@ class Config(Section):
             )
         return self
 
+    def kind(self, name: str) -> str:
+        """What a method is: a key of `multiturn.pipeline.methods.KINDS`, unless somebody wrote another."""
+        return kind_of(name, self.methods[name])
+
+    def of_kind(self, kind: str) -> list[str]:
+        """The methods of a kind, in their order."""
+        return [name for name in self.methods if self.kind(name) == kind]
+
     def method(self, name: str) -> PreferenceSettings:
-        """The full settings of one method: ``preference`` with the method's own overrides.
+        """The full settings of a method that is trained on pairs: ``preference`` with its own overrides.
 
         Raises:
             pydantic.ValidationError: An override is unknown or unusable; `load_config` reports it.
         """
-        return PreferenceSettings.model_validate(self.preference.model_dump() | self.methods[name])
+        return PreferenceSettings.model_validate(self.preference.model_dump() | self._own(name))
+
+    def rft(self, name: str) -> RftSettings:
+        """The full settings of a rejection fine-tuning: ``sft`` with its own overrides.
+
+        Raises:
+            pydantic.ValidationError: An override is unknown or unusable; `load_config` reports it.
+        """
+        return RftSettings.model_validate(self.sft.model_dump() | self._own(name))
+
+    def best_of_n(self, name: str) -> BestOfNSettings:
+        """The settings of a best of several samples.
+
+        Raises:
+            pydantic.ValidationError: One is unknown or unusable; `load_config` reports it.
+        """
+        return BestOfNSettings.model_validate(self._own(name))
+
+    def trainings(self) -> list[PreferenceSettings | RftSettings]:
+        """The full settings of every method that trains."""
+        return [*map(self.method, self.of_kind(PREFERENCE)), *map(self.rft, self.of_kind(RFT))]
+
+    def method_rounds(self) -> list[MethodRound]:
+        """The policies evaluated beside SFT's: every method, each followed by its later rounds."""
+        return [
+            MethodRound(name, number)
+            for name in self.methods
+            for number in range(1, self.rounds + 1 if self.kind(name) == PREFERENCE else 2)
+        ]
+
+    def _own(self, name: str) -> dict[str, Any]:
+        """What the configuration says of a method, apart from what it is."""
+        return {key: value for key, value in self.methods[name].items() if key != KIND}

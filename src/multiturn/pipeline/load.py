@@ -13,18 +13,33 @@ from pydantic import BaseModel, ValidationError
 from multiturn.envs.protocols import PROTOCOL, protocol_for
 from multiturn.errors import ConfigError
 from multiturn.pipeline.config import NAME_PATTERN, REFERENCE, SFT, Config
+from multiturn.pipeline.methods import (
+    BEST_OF_N,
+    KIND,
+    KINDS,
+    PREFERENCE,
+    RFT,
+    BestOfNSettings,
+    RftSettings,
+)
 from multiturn.pipeline.train_settings import PreferenceSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from multiturn.pipeline.section import SettingsT
+    from multiturn.pipeline.section import Section, SettingsT
 
 __all__ = ["assign", "load_config", "parse_override", "validated"]
 
 
 # A date that is none ends in a ValueError of yaml's, endless nesting in a RecursionError.
 _NOT_YAML: Final = (yaml.YAMLError, ValueError, RecursionError)
+_SETTINGS: Final[Mapping[str, type[Section]]] = {
+    PREFERENCE: PreferenceSettings,
+    RFT: RftSettings,
+    BEST_OF_N: BestOfNSettings,
+}
+_LATER_ROUND: Final = r"-round\d+$"
 
 
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
@@ -94,28 +109,55 @@ def _problems(config: Config) -> Iterator[str]:
             protocol_for(config.environment.name)
         except ConfigError as error:
             yield f"prompt.instructions: {error}"
-    yield from _method_problems(config)
-
-
-def _method_problems(config: Config) -> Iterator[str]:
+    if config.rounds > 1 and not config.of_kind(PREFERENCE):
+        yield "rounds: is more than 1, but no method is trained on pairs; add one, or leave rounds out"
     for name in config.methods:
-        if name == SFT:
-            yield f"methods.{name}: this name belongs to the policy that all methods start from; take another"
-            continue
-        if name == REFERENCE or not re.fullmatch(NAME_PATTERN, name):
-            yield (
-                f"methods.{name}: cannot be the name of a method's folder; take letters, digits, '.', '_' "
-                f"and '-', and not {REFERENCE!r}"
-            )
-            continue
-        try:
-            settings = config.method(name)
-            _import_own(settings)
-        except ValidationError as error:
-            for problem in error.errors():
-                yield _explain(problem, ("methods", name), PreferenceSettings)
-        except ConfigError as error:
-            yield f"methods.{name}: {error}"
+        problem = _name_problem(name, config.rounds)
+        if problem is not None:
+            yield f"methods.{name}: {problem}"
+        else:
+            yield from _method_problems(config, name)
+
+
+def _name_problem(name: str, rounds: int) -> str | None:
+    """Why a method may not be called that, if it may not."""
+    if name == SFT:
+        return "this name belongs to the policy that all methods start from; take another"
+    if name == REFERENCE or not re.fullmatch(NAME_PATTERN, name):
+        return (
+            "cannot be the name of a method's folder; take letters, digits, '.', '_' "
+            f"and '-', and not {REFERENCE!r}"
+        )
+    if rounds > 1 and re.search(_LATER_ROUND, name):
+        return "names that end like this belong to the methods' later rounds; take another"
+    return None
+
+
+def _method_problems(config: Config, name: str) -> Iterator[str]:
+    kind = config.kind(name)
+    if kind not in KINDS:
+        close = difflib.get_close_matches(kind, KINDS, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"use one of {', '.join(KINDS)}"
+        yield f"methods.{name}.{KIND}: {kind!r} is no kind of method; {hint}"
+        return
+    try:
+        if kind == PREFERENCE:
+            _import_own(config.method(name))
+        elif kind == RFT:
+            yield from _rft_problems(config, name)
+        else:
+            config.best_of_n(name)
+    except ValidationError as error:
+        for problem in error.errors():
+            yield _explain(problem, ("methods", name), _SETTINGS[kind])
+    except ConfigError as error:
+        yield f"methods.{name}: {error}"
+
+
+def _rft_problems(config: Config, name: str) -> Iterator[str]:
+    wanted, there = config.rft(name).tasks, config.expert.tasks
+    if wanted is not None and there is not None and wanted > there:
+        yield f"methods.{name}.tasks: {wanted} is more than expert.tasks {there}; raise that"
 
 
 def _import_own(settings: PreferenceSettings) -> None:
@@ -187,6 +229,7 @@ def _explain(problem: Mapping[str, Any], prefix: tuple[str, ...], section: type[
     where = ".".join([*prefix, *location])
     if problem["type"] == "extra_forbidden":
         known = _known_keys(section, location[:-1])
+        known += [KIND] if prefix and len(location) == 1 else []  # which only methods have
         close = difflib.get_close_matches(location[-1], known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(sorted(known))}"
         return f"{where}: unknown key; {hint}"

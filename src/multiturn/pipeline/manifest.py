@@ -16,7 +16,7 @@ from multiturn.files import PARTIAL, whole_file
 from multiturn.memory import peak_host_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 __all__ = ["Manifest", "write_json"]
 
@@ -55,12 +55,20 @@ class Manifest:
     stages: dict[str, dict[str, Any]]
 
     @classmethod
-    def open(cls, path: Path, config: Mapping[str, Any]) -> Manifest:
+    def open(
+        cls,
+        path: Path,
+        config: Mapping[str, Any],
+        *,
+        complete: Callable[[dict[str, Any]], Mapping[str, Any]] = lambda settings: settings,
+    ) -> Manifest:
         """Open the manifest of a run directory, or begin one.
 
         Args:
             path: The manifest's file; its folder is made.
             config: The resolved configuration, JSON-able.
+            complete: Gives settings that an older version wrote those that it did not know, at their
+                defaults.
 
         Raises:
             RunStateError: The directory holds a run of another configuration (the message shows each
@@ -68,7 +76,7 @@ class Manifest:
         """
         if path.exists():
             manifest = cls.read(path)
-            differences = list(_differences(manifest.config, config))
+            differences = list(_differences(complete(manifest.config), config))
             if not differences:
                 return manifest
             if not manifest.untouched:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 from typing import TYPE_CHECKING, Any
 
 from multiturn.agents.formats import action_format
-from multiturn.agents.local import LocalAgent
+from multiturn.agents.server import ServerAgent
 from multiturn.envs import registry
 from multiturn.envs.protocols import PROTOCOL, protocol_for
 from multiturn.envs.slots import make_slots
 from multiturn.errors import ConfigError
 from multiturn.models.load import ModelSpec, Policy, load_policy
+from multiturn.pipeline.agents import make_agent
 from multiturn.rollouts.collect import CollectReport, CollectSettings, collect
 from multiturn.rollouts.expert import collect_expert
 from multiturn.rollouts.jobs import Job
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from multiturn.envs.base import Task
     from multiturn.envs.slots import EnvironmentSlot
+    from multiturn.pipeline.agents import ServerSettings
     from multiturn.pipeline.config import DecodingSettings, EnvironmentSettings, PromptSettings
 
 __all__ = ["jobs_for", "list_tasks", "load_model", "roll_out", "roll_out_expert"]
@@ -87,7 +90,7 @@ def jobs_for(tasks: Sequence[Task], *, samples: int = 1) -> list[Job]:
 
 
 def roll_out(
-    model: Path | str,
+    model: Path | str | None,
     *,
     environment: EnvironmentSettings,
     prompt: PromptSettings,
@@ -98,11 +101,13 @@ def roll_out(
     title: str,
     temperature: float = 0.0,
     top_p: float = 1.0,
+    server: ServerSettings | None = None,
 ) -> CollectReport:
     """Let a model act; episodes already in the file are kept and not played again.
 
     Args:
-        model: The model's folder or name.
+        model: The model's folder or name, or its name as the server knows it; None takes the only one that
+            the server has.
         environment: Where it acts.
         prompt: How conversations are put to it.
         decoding: How it answers.
@@ -112,22 +117,26 @@ def roll_out(
         title: What the progress bar says.
         temperature: 0 is greedy.
         top_p: Nucleus sampling.
+        server: Where the model runs; None for this process.
 
     Raises:
         RunStateError: The file holds episodes of another model, environment or setting.
+        AgentFaultError: The server could not be asked; episodes that it concerns are not in the file.
     """
-    policy = load_policy(str(model))
-    agent = LocalAgent(
-        policy,
+    agent = make_agent(
+        model,
+        server=server,
+        prompt=prompt,
+        decoding=decoding,
         capacity=min(decoding.slots, max(1, len(jobs))),
-        max_new_tokens=decoding.max_new_tokens,
         temperature=temperature,
         top_p=top_p,
-        chat_template=prompt.chat_template,
-        max_context=decoding.max_context,
     )
+    settings = _collect_settings(environment, prompt, seed)
     with contextlib.closing(agent), _slots(environment, min(agent.capacity, len(jobs))) as slots:
-        return collect(agent, slots, jobs, path, _collect_settings(environment, prompt, seed), title=title)
+        report = collect(agent, slots, jobs, path, settings, title=title)
+        usage = agent.usage.to_json() if isinstance(agent, ServerAgent) else {}
+    return dataclasses.replace(report, usage=usage)
 
 
 def roll_out_expert(

@@ -18,7 +18,7 @@ from multiturn.errors import DataError
 from multiturn.files import whole_file
 from multiturn.jsonl import read_pairs
 from multiturn.models import ReferenceCache, load_policy, reference_turn_logps
-from multiturn.pipeline.config import SFT
+from multiturn.pipeline.methods import PREFERENCE, SFT
 from multiturn.progress import progress
 from multiturn.tokens import Renderer
 from multiturn.training.data import RenderedPair, render_pairs
@@ -53,8 +53,9 @@ _WEIGHTS: Final = "model.safetensors*"
 def score_pairs(config: Config, directory: RunDirectory, *, limit: int = PAIRS_SCORED) -> dict[str, Any]:
     """Score the turns of some pairs and write them to the run's ``pair_scores.json``, all or nothing.
 
-    The file holds, for each of these pairs and each method, the log-probability (nats) of every scored turn
-    under the reference and under the trained policy, its weight and its implicit reward (M10).
+    The file holds, for each of these pairs and each method that trained on them (after its first round), the
+    log-probability (nats) of every scored turn under the reference and under the trained policy, its weight
+    and its implicit reward (M10).
 
     Args:
         config: The run's configuration.
@@ -67,9 +68,10 @@ def score_pairs(config: Config, directory: RunDirectory, *, limit: int = PAIRS_S
     Raises:
         DataError: There are no pairs, or one is not usable.
     """
-    there = [name for name in (SFT, *config.methods) if list(directory.model(name).glob(_WEIGHTS))]
-    missing = [name for name in (SFT, *config.methods) if name not in there]
-    methods = [name for name in config.methods if name in there] if SFT in there else []
+    on_pairs = config.of_kind(PREFERENCE)
+    there = [name for name in (SFT, *on_pairs) if list(directory.model(name).glob(_WEIGHTS))]
+    missing = [name for name in (SFT, *on_pairs) if name not in there]
+    methods = [name for name in on_pairs if name in there] if SFT in there else []
     entries = _score(config, directory, methods, limit) if methods and limit > 0 else []
     record = {"schema": _SCHEMA, "precision": config.precision, "pairs": entries}
     with whole_file(directory.pair_scores, errors="backslashreplace") as file:
@@ -88,8 +90,9 @@ def read_pair_scores(path: Path, pairs: Sequence[PreferencePair]) -> dict[int, d
         pairs: The run's pairs. Scores of other ones are left out.
 
     Returns:
-        For the index of each scored pair, each method's ``{chosen|rejected: {reference|policy: [nats of each
-        turn, or None], weights|rewards: [of each turn, or None] or None}}``.
+        For the index of each scored pair, by method and side (``chosen``, ``rejected``): the nats of each
+        turn, or None, as ``reference`` and ``policy``; and ``weights`` and ``rewards`` of each turn, or None,
+        or None for all.
 
     Raises:
         DataError: The file is no file of scores.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from multiturn.pipeline.config import PairsSettings
     from multiturn.trajectory import Trajectory
 
-__all__ = ["describe_selection", "write_pairs"]
+__all__ = ["describe_selection", "write_pairs", "write_pairs_if_any"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def write_pairs(
     Raises:
         DataError: No pair is left; nothing is written then.
     """
-    selection = build_pairs(experts, rollouts, PairSettings(**settings.model_dump(), seed=seed))
+    selection = write_pairs_if_any(experts, rollouts, path, settings=settings, seed=seed)
     if not selection.pairs:
         raise DataError(
             f"is not written: none of {selection.rollouts} rollouts makes a preference pair (dropped: "
@@ -54,7 +54,25 @@ def write_pairs(
             "policy",
             path=path,
         )
-    write_jsonl(path, selection.pairs)
+    return selection
+
+
+def write_pairs_if_any(
+    experts: Sequence[Trajectory],
+    rollouts: Sequence[Trajectory],
+    path: Path,
+    *,
+    settings: PairsSettings,
+    seed: int,
+) -> Selection:
+    """As `write_pairs`, for a policy of which it is no fault to leave nothing to prefer.
+
+    Returns:
+        The pairs, and what was dropped. Where there is no pair, nothing is written.
+    """
+    selection = build_pairs(experts, rollouts, PairSettings(**settings.model_dump(), seed=seed))
+    if selection.pairs:
+        write_jsonl(path, selection.pairs)
     for warning in length_warnings(selection.pairs):
         _LOG.warning("%s: %s", path, warning)
     return selection

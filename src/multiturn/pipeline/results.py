@@ -11,34 +11,38 @@ from multiturn.errors import RunStateError
 from multiturn.evaluation.compare import compare
 from multiturn.evaluation.evaluate import summarize
 from multiturn.jsonl import read_pairs
-from multiturn.pipeline.config import SFT, Config
+from multiturn.pipeline.config import Config
+from multiturn.pipeline.evaluations import evaluated
 from multiturn.pipeline.load import validated
 from multiturn.pipeline.manifest import Manifest, write_json
+from multiturn.pipeline.methods import BEST_OF_N, PREFERENCE, RFT, SFT, MethodRound
 from multiturn.pipeline.pair_scores import read_pair_scores, score_pairs
+from multiturn.pipeline.rounds import describe_rounds, left_out_warnings, reached
 from multiturn.pipeline.run_directory import RunDirectory
 from multiturn.reports.html import write_report
 from multiturn.reports.summary import build_summary, describe_pairs
 from multiturn.reports.table import format_table
-from multiturn.rollouts.store import read_rollouts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from multiturn.trajectory import Trajectory
+    from multiturn.trajectory import PreferencePair, Trajectory
 
 __all__ = ["build_report", "rebuild_report", "show_evaluation", "show_results"]
 
 
 def build_report(config: Config, directory: RunDirectory, manifest: Manifest) -> None:
     """Write ``summary.json`` and ``report.html`` from what the stages left."""
-    methods = [SFT, *config.methods]
-    episodes = {
-        split: {method: read_rollouts(directory.evaluation(method, split)) for method in methods}
+    entries = reached(config, manifest)
+    results = {
+        split: {name: evaluated(config, directory, name, split) for name in (SFT, *(e.name for e in entries))}
         for split in config.environment.test_splits
     }
-    pairs = read_pairs(directory.pairs)
-    made = manifest.stages["pairs"]["result"]
+    episodes = {
+        split: {name: found.episodes for name, found in by_name.items()} for split, by_name in results.items()
+    }
+    pairs = read_pairs(directory.pairs) if config.of_kind(PREFERENCE) else []
     summary = build_summary(
         run={
             "name": config.name,
@@ -51,20 +55,22 @@ def build_report(config: Config, directory: RunDirectory, manifest: Manifest) ->
             "created": manifest.created,
         },
         evaluations={
-            split: {method: summarize(found) for method, found in by_method.items()}
-            for split, by_method in episodes.items()
+            split: {name: found.summary for name, found in by_name.items()}
+            for split, by_name in results.items()
         },
         comparisons={
             split: [
-                *(compare(found[method], found[SFT], names=(method, SFT)) for method in config.methods),
-                *_between(list(config.methods), found),
+                compare(found[ours], found[theirs], names=(ours, theirs))
+                for ours, theirs in _compared(config, entries)
             ]
             for split, found in episodes.items()
         },
         baseline=SFT,
-        pairs=describe_pairs(pairs, counts=made["counts"], dropped=made["dropped"]),
-        trainings=_trainings(config, manifest),
+        pairs=_described(manifest, pairs) if config.of_kind(PREFERENCE) else None,
+        rounds=describe_rounds(config, manifest),
+        trainings=_trainings(config, manifest, entries),
         stages={name: facts for name, facts in manifest.stages.items() if name != "report"},
+        warnings=left_out_warnings(config, manifest),
     )
     write_json(directory.summary, summary)
     write_report(
@@ -91,15 +97,13 @@ def rebuild_report(root: Path, *, score: int | None = None) -> RunDirectory:
         raise RunStateError(f"{root}: holds no run (no {directory.manifest.name}); check the path")
     manifest = Manifest.read(directory.manifest)
     config = validated(Config, manifest.config, where=str(directory.manifest))
-    missing = [
-        stage
-        for split in config.environment.test_splits
-        for stage in ("pairs", *(f"evaluate:{method}:{split}" for method in (SFT, *config.methods)))
-        if stage not in manifest.stages
-    ]
+    policies = [SFT, *(entry.name for entry in config.method_rounds())]
+    needed = ["pairs"] if config.of_kind(PREFERENCE) else []
+    needed += [f"evaluate:{name}:{split}" for split in config.environment.test_splits for name in policies]
+    missing = [stage for stage in needed if stage not in manifest.stages]
     if missing:
         raise RunStateError(
-            f"{root}: is not finished (missing: {', '.join(dict.fromkeys(missing))}); "
+            f"{root}: is not finished (missing: {', '.join(missing)}); "
             "run it again with its configuration first"
         )
     if score is not None:
@@ -150,21 +154,47 @@ def _environment(episodes: dict[str, dict[str, list[Trajectory]]]) -> str:
     return ", ".join(sorted(found))
 
 
-def _between(methods: list[str], episodes: dict[str, list[Trajectory]]) -> list[Any]:
-    """The first method against each of the others."""
-    first, *others = methods
-    return [compare(episodes[first], episodes[other], names=(first, other)) for other in others]
+def _described(manifest: Manifest, pairs: Sequence[PreferencePair]) -> dict[str, Any]:
+    made = manifest.stages["pairs"]["result"]
+    return describe_pairs(pairs, counts=made["counts"], dropped=made["dropped"])
 
 
-def _trainings(config: Config, manifest: Manifest) -> dict[str, Any]:
+def _compared(config: Config, entries: Sequence[MethodRound]) -> list[tuple[str, str]]:
+    """Who is compared with whom: all with SFT, the first method with the others, each round with the last.
+
+    The first method is the first that is trained on pairs, where there is one.
+    """
+    against_sft = [(entry.name, SFT) for entry in entries]
+    first = [*config.of_kind(PREFERENCE), *config.methods][0]
+    between = [
+        (MethodRound(first, entry.number).name, entry.name)
+        for entry in entries
+        if entry.method != first and MethodRound(first, entry.number) in entries
+    ]
+    rounds = [
+        (entry.name, MethodRound(entry.method, entry.number - 1).name)
+        for entry in entries
+        if entry.number > 1
+    ]
+    return [*against_sft, *between, *rounds]
+
+
+def _trainings(config: Config, manifest: Manifest, entries: Sequence[MethodRound]) -> dict[str, Any]:
     trainings = {SFT: {"objective": SFT, **manifest.stages[SFT]["result"]["history"]}}
-    for name in config.methods:
-        settings = config.method(name)
-        trainings[name] = {
+    for entry in entries:
+        kind = config.kind(entry.method)
+        if kind == BEST_OF_N:
+            continue
+        history = manifest.stages[f"train:{entry.name}"]["result"]["history"]
+        if kind == RFT:
+            trainings[entry.name] = {"objective": SFT, **history}
+            continue
+        settings = config.method(entry.method)
+        trainings[entry.name] = {
             "objective": settings.objective,
             "beta": None if settings.objective == "sft" else settings.beta,
             "gamma": settings.gamma if settings.objective == "dmpo" or settings.weighting else None,
             "weighting": settings.weighting,
-            **manifest.stages[f"train:{name}"]["result"]["history"],
+            **history,
         }
     return trainings

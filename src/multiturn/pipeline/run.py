@@ -8,12 +8,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
 from rich.console import Console
 
 from multiturn.errors import RunStateError
-from multiturn.pipeline import stages
-from multiturn.pipeline.config import SFT, Config
+from multiturn.pipeline import playing, stages
+from multiturn.pipeline.config import Config
 from multiturn.pipeline.manifest import Manifest
+from multiturn.pipeline.methods import BEST_OF_N, PREFERENCE, RFT, SFT, MethodRound
 from multiturn.pipeline.results import show_results
 from multiturn.pipeline.run_directory import RunDirectory
 from multiturn.progress import duration
@@ -21,7 +23,7 @@ from multiturn.progress import duration
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["directory_of", "open_run", "plan", "run_pipeline"]
+__all__ = ["check_folder", "directory_of", "open_run", "plan", "run_pipeline"]
 
 Stage = tuple[str, str, "Callable[[], dict[str, Any]]"]
 """A stage's name, what it says it does, and the work itself."""
@@ -73,8 +75,19 @@ def open_run(config: Config) -> stages.Run:
         RunStateError: Its folder holds a run of another configuration.
     """
     directory = directory_of(config)
-    settings = config.model_dump(mode="json", exclude={"output"})
-    return stages.Run(config, directory, Manifest.open(directory.manifest, settings))
+    manifest = Manifest.open(directory.manifest, _settings(config), complete=_complete)
+    return stages.Run(config, directory, manifest)
+
+
+def check_folder(config: Config) -> list[str] | None:
+    """The stages that are done in a configuration's folder; None where no run has begun.
+
+    Raises:
+        RunStateError: It holds a run of another configuration.
+    """
+    if not directory_of(config).manifest.exists():
+        return None
+    return list(open_run(config).manifest.stages)
 
 
 def plan(run: stages.Run) -> Iterator[Stage]:
@@ -83,19 +96,60 @@ def plan(run: stages.Run) -> Iterator[Stage]:
     where = config.environment.name
     yield "expert", f"Expert plays {where}", lambda: stages.play_expert(run)
     yield "sft", "SFT on expert trajectories", lambda: stages.fine_tune(run)
-    yield "explore", "The SFT policy explores training tasks", lambda: stages.explore(run)
-    yield "pairs", "Preference pairs", lambda: stages.build_pairs(run)
+    on_pairs = config.of_kind(PREFERENCE)
+    if on_pairs or config.of_kind(RFT):
+        yield "explore", "The SFT policy explores training tasks", lambda: playing.explore(run)
+    if on_pairs:
+        yield "pairs", "Preference pairs", lambda: stages.build_pairs(run)
     for method in config.methods:
-        objective = config.method(method).objective
-        data = "the pairs' chosen sides" if objective == "sft" else "the pairs"
-        title = f"{objective.upper()} on {data} ({method})"
-        yield f"train:{method}", title, _bind(stages.optimize, run, method)
+        if config.kind(method) == PREFERENCE:
+            yield _training(run, MethodRound(method))
+        elif config.kind(method) == RFT:
+            title = f"SFT on demonstrations and exploration's successes ({method})"
+            yield f"train:{method}", title, _bind(stages.fine_tune_on_successes, run, method)
+    for number in range(2, config.rounds + 1):
+        for method in on_pairs:
+            yield from _round(run, MethodRound(method, number))
     for split in config.environment.test_splits:
-        for method in (SFT, *config.methods):
-            work = _bind(stages.evaluate, run, method, split)
-            yield f"evaluate:{method}:{split}", f"Evaluate {method} on {split}", work
-    yield "turns", "Turns of the pairs under each policy", lambda: stages.score_turns(run)
+        yield f"evaluate:{SFT}:{split}", f"Evaluate {SFT} on {split}", _bind(playing.evaluate_sft, run, split)
+        for entry in config.method_rounds():
+            title = f"Evaluate {entry.name} on {split}"
+            if config.kind(entry.method) == BEST_OF_N:
+                title += f" ({config.best_of_n(entry.method).samples} samples a task)"
+            yield f"evaluate:{entry.name}:{split}", title, _bind(playing.evaluate, run, entry, split)
+    if on_pairs:
+        yield "turns", "Turns of the pairs under each policy", lambda: stages.score_turns(run)
     yield "report", "Results and report", lambda: stages.report(run)
+
+
+def _training(run: stages.Run, entry: MethodRound) -> Stage:
+    objective = run.config.method(entry.method).objective
+    data = "the pairs' chosen sides" if objective == "sft" else "the pairs"
+    title = f"{objective.upper()} on {data} ({entry.name})"
+    return f"train:{entry.name}", title, _bind(stages.optimize, run, entry)
+
+
+def _round(run: stages.Run, entry: MethodRound) -> Iterator[Stage]:
+    """The stages of a later round of a method, but for its evaluation."""
+    before = MethodRound(entry.method, entry.number - 1).name
+    title = f"Round {entry.number}: {before} explores training tasks"
+    yield f"explore:{entry.name}", title, _bind(playing.explore_again, run, entry)
+    title = f"Preference pairs of round {entry.number} ({entry.method})"
+    yield f"pairs:{entry.name}", title, _bind(stages.pair_again, run, entry)
+    yield _training(run, entry)
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """What decides what a run does: all of its configuration but where it lies."""
+    return config.model_dump(mode="json", exclude={"output"})
+
+
+def _complete(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings that an older version wrote, with what it did not know at its defaults."""
+    try:
+        return _settings(Config.model_validate(settings))
+    except ValidationError:
+        return settings  # then they differ, and each difference is shown
 
 
 def _bind(work: Callable[..., dict[str, Any]], *arguments: Any) -> Callable[[], dict[str, Any]]:

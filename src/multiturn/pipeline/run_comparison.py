@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 from typing import TYPE_CHECKING
 
 from multiturn.errors import ConfigError, DataError, RunStateError
 from multiturn.evaluation.compare import Comparison, compare
 from multiturn.evaluation.evaluate import score_tasks
 from multiturn.evaluation.power import Power, tasks_needed
-from multiturn.pipeline.config import SFT, Config
+from multiturn.pipeline.config import Config
+from multiturn.pipeline.evaluations import is_best_of_n, read_evaluation
 from multiturn.pipeline.load import validated
 from multiturn.pipeline.manifest import Manifest
+from multiturn.pipeline.methods import SFT
 from multiturn.pipeline.run_directory import RunDirectory
-from multiturn.rollouts.store import read_rollouts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +39,7 @@ class RunComparison:
         lost: The other way round.
         only_first: How many tasks only the first policy evaluated.
         only_second: How many only the second did.
+        oracles: Which of the two is a best of several samples, chosen by the test's own reward.
     """
 
     split: str
@@ -48,6 +49,7 @@ class RunComparison:
     lost: tuple[str, ...]
     only_first: int
     only_second: int
+    oracles: tuple[str, ...] = ()
 
 
 def compare_runs(
@@ -62,7 +64,7 @@ def compare_runs(
     Args:
         first: The folder of a run.
         second: The folder of the run it is compared with; it may be the same.
-        methods: Which method of each; None takes the first one of its configuration.
+        methods: Which method of each, by its name in results; None takes the first one of its configuration.
         level: The confidence level of intervals.
 
     Raises:
@@ -87,13 +89,19 @@ def compare_runs(
             f"({', '.join(runs[0][1].environment.test_splits)}; "
             f"{', '.join(runs[1][1].environment.test_splits)}); finish both runs with: multiturn run"
         )
+    oracles = tuple(
+        name
+        for name, (_, config), method in zip(names, runs, chosen, strict=True)
+        if is_best_of_n(config, method)
+    )
     found = []
     for split in shared:
         sides = [
-            read_rollouts(directory.evaluation(method, split))
-            for (directory, _), method in zip(runs, chosen, strict=True)
+            read_evaluation(config, directory, method, split)
+            for (directory, config), method in zip(runs, chosen, strict=True)
         ]
-        found.append(compare_episodes(sides[0], sides[1], names=names, split=split, level=level))
+        compared = compare_episodes(sides[0], sides[1], names=names, split=split, level=level)
+        found.append(dataclasses.replace(compared, oracles=oracles))
     return found
 
 
@@ -150,8 +158,8 @@ def _flipped(
     else:
         gains = {task: (ours[task].success or 0.0) - (theirs[task].success or 0.0) for task in tasks}
     return (
-        tuple(task for task in tasks if gains[task] > 0 and not math.isclose(gains[task], 0.0)),
-        tuple(task for task in tasks if gains[task] < 0 and not math.isclose(gains[task], 0.0)),
+        tuple(task for task in tasks if gains[task] > 0),
+        tuple(task for task in tasks if gains[task] < 0),
     )
 
 
@@ -165,7 +173,7 @@ def _open(root: Path) -> tuple[RunDirectory, Config]:
 
 def _method(run: tuple[RunDirectory, Config], wanted: str | None) -> str:
     directory, config = run
-    known = [*config.methods, SFT]
+    known = [*(entry.name for entry in config.method_rounds()), SFT]
     if wanted is not None and wanted not in known:
         raise ConfigError(f"{directory.root} has no method {wanted!r}; it has {', '.join(known)}")
     return wanted or known[0]

@@ -5,12 +5,29 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from multiturn.pipeline.config import REFERENCE
+from multiturn.pipeline.methods import REFERENCE
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["RunDirectory"]
+    from multiturn.pipeline.methods import MethodRound
+
+__all__ = ["RoundFiles", "RunDirectory"]
+
+
+@dataclasses.dataclass(frozen=True)
+class RoundFiles:
+    """What one round of a method trains on.
+
+    Attributes:
+        exploration: The rollouts that its pairs were made of.
+        pairs: The preference pairs.
+        reference: The log-probabilities of the policy that the round begins with.
+    """
+
+    exploration: Path
+    pairs: Path
+    reference: Path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,14 +85,21 @@ class RunDirectory:
         """Held by the process that works on the run."""
         return self.root / ".lock"
 
-    def training(self, method: str) -> Path:
-        """The folder of one training: checkpoints while it runs, ``model`` when it is done."""
-        return self.root / "training" / method
+    def training(self, name: str) -> Path:
+        """The folder of one training, by its policy's name in results: ``model`` when it is done."""
+        return self.root / "training" / name
 
-    def model(self, method: str) -> Path:
+    def model(self, name: str) -> Path:
         """The model that one training ended with."""
-        return self.training(method) / "model"
+        return self.training(name) / "model"
 
-    def evaluation(self, method: str, split: str) -> Path:
-        """The episodes of one method on one test split."""
-        return self.root / "evaluation" / f"{method}-{split}.jsonl"
+    def round(self, entry: MethodRound) -> RoundFiles:
+        """What one round of a method trains on; all methods share it in the first round."""
+        if entry.number == 1:
+            return RoundFiles(self.exploration, self.pairs, self.reference)
+        folder = self.root / "rounds" / str(entry.number) / entry.method
+        return RoundFiles(folder / "exploration.jsonl", folder / "pairs.jsonl", folder / REFERENCE)
+
+    def evaluation(self, name: str, split: str) -> Path:
+        """The episodes of one policy on one test split, by the name that it has in results."""
+        return self.root / "evaluation" / f"{name}-{split}.jsonl"

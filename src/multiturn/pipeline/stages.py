@@ -1,4 +1,7 @@
-"""The stages of a run: each reads what earlier ones left in the run's directory and leaves its own."""
+"""The stages of a run: each reads what earlier ones left in the run's directory and leaves its own.
+
+Those in which a policy plays are in `multiturn.pipeline.playing`.
+"""
 
 from __future__ import annotations
 
@@ -8,26 +11,30 @@ from typing import TYPE_CHECKING, Any
 
 from multiturn.errors import ConfigError, DataError
 from multiturn.jsonl import read_pairs
+from multiturn.pairs.successes import select_successes
 from multiturn.pipeline import operations, trainings
-from multiturn.pipeline.config import SFT
+from multiturn.pipeline.methods import SFT
 from multiturn.pipeline.pair_scores import score_pairs
-from multiturn.pipeline.pairing import describe_selection, write_pairs
+from multiturn.pipeline.pairing import describe_selection, write_pairs, write_pairs_if_any
+from multiturn.pipeline.playing import demonstrations
 from multiturn.pipeline.results import build_report
+from multiturn.pipeline.rounds import begins_with, left_out
 from multiturn.rollouts.store import read_rollouts
 
 if TYPE_CHECKING:
     from multiturn.pipeline.config import Config
     from multiturn.pipeline.manifest import Manifest
+    from multiturn.pipeline.methods import MethodRound
     from multiturn.pipeline.run_directory import RunDirectory
     from multiturn.trajectory import Trajectory
 
 __all__ = [
     "Run",
     "build_pairs",
-    "evaluate",
-    "explore",
     "fine_tune",
+    "fine_tune_on_successes",
     "optimize",
+    "pair_again",
     "play_expert",
     "report",
     "score_turns",
@@ -52,6 +59,7 @@ class Run:
 def play_expert(run: Run) -> dict[str, Any]:
     """Stage 1: the expert plays training tasks."""
     config = run.config
+    trainings.require_what_it_takes([config.sft, *config.trainings()])
     for split in config.environment.test_splits:
         # Asked for now: that a test split is not there should not be found out after all training.
         operations.list_tasks(config.environment, split, config.evaluate.tasks)
@@ -63,7 +71,7 @@ def play_expert(run: Run) -> dict[str, Any]:
         path=run.directory.expert,
         title="expert",
     )
-    good = len(_demonstrations(run))
+    good = len(demonstrations(run))
     if not good:
         raise DataError(
             f"none of the expert's {len(tasks)} trajectories reaches expert.min_reward "
@@ -81,15 +89,9 @@ def play_expert(run: Run) -> dict[str, Any]:
 def fine_tune(run: Run) -> dict[str, Any]:
     """Stage 2: SFT on the expert's successful trajectories."""
     config = run.config
-    trajectories = _demonstrations(run)
-    wanted = config.sft.tasks
-    if wanted is not None and wanted > len(trajectories):
-        raise ConfigError(
-            f"sft.tasks is {wanted}, but there are {len(trajectories)} demonstrations; raise expert.tasks"
-        )
     history = trainings.train_on_demonstrations(
         config.model,
-        trajectories[:wanted],
+        _first_demonstrations(run, config.sft.tasks, "sft.tasks"),
         settings=config.sft,
         prompt=config.prompt,
         precision=config.precision,
@@ -100,36 +102,10 @@ def fine_tune(run: Run) -> dict[str, Any]:
     return {"says": _training_line(history), "history": history}
 
 
-def explore(run: Run) -> dict[str, Any]:
-    """Stage 3: the SFT policy acts on training tasks."""
-    config, settings = run.config, run.config.explore
-    # The tasks the expert solved: without a demonstration there is nothing to prefer over a rollout.
-    solved = {trajectory.task_id for trajectory in _demonstrations(run)}
-    tasks = operations.list_tasks(config.environment, config.environment.train_split, config.expert.tasks)
-    tasks = [task for task in tasks if task.id in solved][settings.skip :][: settings.tasks]
-    if not tasks:
-        raise ConfigError(
-            f"explore.skip is {settings.skip}, which leaves none of {len(solved)} tasks; lower it"
-        )
-    report = operations.roll_out(
-        run.directory.model(SFT),
-        environment=config.environment,
-        prompt=config.prompt,
-        decoding=settings,
-        jobs=operations.jobs_for(tasks, samples=settings.samples),
-        path=run.directory.exploration,
-        seed=config.seed,
-        title="explore",
-        temperature=settings.temperature,
-        top_p=settings.top_p,
-    )
-    return {"says": report.describe(), "tasks": len(tasks), "collect": report.to_json()}
-
-
 def build_pairs(run: Run) -> dict[str, Any]:
     """Stage 4: expert over worse rollout, the other way round where the rollout is better."""
     selection = write_pairs(
-        _demonstrations(run),
+        demonstrations(run),
         read_rollouts(run.directory.exploration),
         run.directory.pairs,
         settings=run.config.pairs,
@@ -142,38 +118,78 @@ def build_pairs(run: Run) -> dict[str, Any]:
     }
 
 
-def optimize(run: Run, method: str) -> dict[str, Any]:
-    """Stage 5: a method trains on the pairs, from the SFT policy, which is also the frozen reference."""
-    config = run.config
+def optimize(run: Run, entry: MethodRound) -> dict[str, Any]:
+    """Stage 5: a method trains on its round's pairs.
+
+    It starts from the SFT policy, or from what it was after the round before; that is the frozen reference
+    too.
+    """
+    config, files = run.config, run.directory.round(entry)
+    if ended := left_out(run.manifest, entry):
+        return ended
     history = trainings.train_on_pairs(
-        str(run.directory.model(SFT)),
-        read_pairs(run.directory.pairs),
-        settings=config.method(method),
+        str(begins_with(run.directory, entry)),
+        read_pairs(files.pairs),
+        settings=config.method(entry.method),
         prompt=config.prompt,
         precision=config.precision,
         seed=config.seed,
-        output=run.directory.training(method),
-        reference_cache=run.directory.reference,
+        output=run.directory.training(entry.name),
+        reference_cache=files.reference,
     )
     gc.collect()
     return {"says": _training_line(history), "history": history}
 
 
-def evaluate(run: Run, method: str, split: str) -> dict[str, Any]:
-    """Stage 6: a policy plays held-out tasks, greedily."""
-    config, settings = run.config, run.config.evaluate
-    tasks = operations.list_tasks(config.environment, split, settings.tasks)
-    report = operations.roll_out(
-        run.directory.model(method),
-        environment=config.environment,
-        prompt=config.prompt,
-        decoding=settings,
-        jobs=operations.jobs_for(tasks),
-        path=run.directory.evaluation(method, split),
-        seed=config.seed,
-        title=f"{method} on {split}",
+def fine_tune_on_successes(run: Run, method: str) -> dict[str, Any]:
+    """Stage 5 of rejection fine-tuning: SFT on demonstrations and exploration's successes together."""
+    config, settings = run.config, run.config.rft(method)
+    shown = _first_demonstrations(run, settings.tasks, f"methods.{method}.tasks")
+    successes = select_successes(
+        read_rollouts(run.directory.exploration),
+        shown,
+        min_reward=config.expert.min_reward if settings.min_reward is None else settings.min_reward,
+        max_per_task=settings.max_per_task,
     )
-    return {"says": report.describe(), "tasks": len(tasks), "collect": report.to_json()}
+    history = trainings.train_on_demonstrations(
+        config.model if settings.start == "base" else str(run.directory.model(SFT)),
+        [*shown, *successes.trajectories],
+        settings=settings,
+        prompt=config.prompt,
+        precision=config.precision,
+        seed=config.seed,
+        output=run.directory.training(method),
+    )
+    gc.collect()
+    added = len(successes.trajectories)
+    return {
+        "says": f"{added} successes beside {len(shown)} demonstrations, {_training_line(history)}",
+        "demonstrations": len(shown),
+        "successes": added,
+        "dropped": successes.dropped,
+        "history": history,
+    }
+
+
+def pair_again(run: Run, entry: MethodRound) -> dict[str, Any]:
+    """Pairs of a later round: as in the first, from the rollouts of the method's own policy.
+
+    A policy that leaves nothing to prefer is no error: the method then ends with the round before.
+    """
+    if ended := left_out(run.manifest, entry):
+        return ended
+    files = run.directory.round(entry)
+    selection = write_pairs_if_any(
+        demonstrations(run),
+        read_rollouts(files.exploration),
+        files.pairs,
+        settings=run.config.pairs,
+        seed=run.config.seed,
+    )
+    says = describe_selection(selection)
+    if not selection.pairs:
+        says += f"; {entry.method} ends with round {entry.number - 1}"
+    return {"says": says, "counts": selection.counts, "dropped": selection.dropped}
 
 
 def score_turns(run: Run) -> dict[str, Any]:
@@ -190,9 +206,14 @@ def report(run: Run) -> dict[str, Any]:
     return {"says": str(run.directory.report)}
 
 
-def _demonstrations(run: Run) -> list[Trajectory]:
-    least = run.config.expert.min_reward
-    return [t for t in read_rollouts(run.directory.expert) if t.reward is not None and t.reward >= least]
+def _first_demonstrations(run: Run, wanted: int | None, key: str) -> list[Trajectory]:
+    """The demonstrations that a training asks for."""
+    trajectories = demonstrations(run)
+    if wanted is not None and wanted > len(trajectories):
+        raise ConfigError(
+            f"{key} is {wanted}, but there are {len(trajectories)} demonstrations; raise expert.tasks"
+        )
+    return trajectories[:wanted]
 
 
 def _training_line(history: dict[str, Any]) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from multiturn.errors import ConfigError
 from multiturn.pipeline.objectives import Objective, Weighting, check_read
 from multiturn.pipeline.section import Count, Fraction, Positive, Section
 
-__all__ = ["LoraSettings", "PreferenceSettings", "Schedule", "SftSettings", "TrainSettings"]
+__all__ = ["LoraSettings", "PreferenceSettings", "Schedule", "SftSettings", "Trackers", "TrainSettings"]
 
 Schedule = Literal[
     "linear",
@@ -23,6 +24,31 @@ Schedule = Literal[
 """Those of transformers' schedules that need no settings of their own."""
 
 
+def _named(value: object) -> object:
+    """Trackers in a list, however they are written; none is None."""
+    names = value.split(",") if isinstance(value, str) else value
+    if isinstance(names, list | tuple):
+        names = [name.strip() if isinstance(name, str) else name for name in names]
+    return None if names in (None, [], ["none"]) else names
+
+
+def _known_trackers(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    if names:
+        from multiturn.training.trackers import tracker_names  # loads torch, which few settings need
+
+        try:
+            tracker_names(names)
+        except ConfigError as error:
+            raise ValueError(str(error).removeprefix("report_to: ")) from None
+    return names
+
+
+Trackers: TypeAlias = Annotated[
+    tuple[str, ...] | None, BeforeValidator(_named), AfterValidator(_known_trackers)
+]
+"""Names of trackers; that their packages are there is asked when a training begins."""
+
+
 class LoraSettings(Section):
     """Low-rank adapters instead of full fine-tuning.
 
@@ -31,12 +57,15 @@ class LoraSettings(Section):
         alpha: Their scale; null takes twice the rank.
         dropout: Dropout on the adapters' input.
         targets: Module names, or ``all-linear``.
+        quantization: ``nf4`` keeps the model's own weights in 4 bits while the adapter is trained (QLoRA). It
+            needs a CUDA GPU and bitsandbytes. Null keeps them as they are.
     """
 
     rank: Count = 16
     alpha: Count | None = None
     dropout: Fraction = 0.0
     targets: str | tuple[str, ...] = "all-linear"
+    quantization: Literal["nf4"] | None = None
 
 
 class TrainSettings(Section):
@@ -62,6 +91,8 @@ class TrainSettings(Section):
             takes the place of ``micro_batch_size``.
         keep_tasks_together: Whether rows with the same prompt come in the same optimizer step.
         checkpoints: How many checkpoints are spread over a training, so that a killed one loses little.
+        report_to: Trackers that follow the training: ``tensorboard``, ``wandb``, ``trackio``, ``mlflow``
+            and more, one or a list; null (or ``none``) for none. See ``docs/training.md``.
     """
 
     learning_rate: Positive
@@ -81,6 +112,7 @@ class TrainSettings(Section):
     max_tokens_per_batch: Count | None = None
     keep_tasks_together: bool = True
     checkpoints: Annotated[int, Field(ge=0)] = 4
+    report_to: Trackers = None
 
     @property
     def rows_at_once(self) -> int:

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from multiturn.errors import ConfigError
 from multiturn.launch import process_count
+from multiturn.models.load import ModelSpec, Policy, load_policy
+from multiturn.models.quantized import require_quantization
 from multiturn.pipeline.operations import load_model
 from multiturn.training.config import DMPOConfig, SFTConfig
 from multiturn.training.preference import train_preference
-from multiturn.training.sft import train_sft
+from multiturn.training.sft import SFTTrainer, train_sft
+from multiturn.training.trackers import require_trackers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from multiturn.pipeline.config import PromptSettings
@@ -26,7 +29,23 @@ if TYPE_CHECKING:
     )
     from multiturn.trajectory import PreferencePair, Trajectory
 
-__all__ = ["train_on_demonstrations", "train_on_pairs"]
+__all__ = ["require_what_it_takes", "sft_trainer", "train_on_demonstrations", "train_on_pairs"]
+
+
+def require_what_it_takes(trainings: Iterable[TrainSettings]) -> None:
+    """Refuse trainings that this machine lacks something for, before any work.
+
+    Args:
+        trainings: The settings of each.
+
+    Raises:
+        ConfigError: A quantization needs a GPU, or a tracker a package, that is not here.
+        MissingExtraError: An extra of multiturn's is not installed.
+    """
+    for settings in trainings:
+        require_trackers(settings.report_to or ())
+        if settings.lora is not None and settings.lora.quantization is not None:
+            require_quantization(settings.lora.quantization)
 
 
 def train_on_demonstrations(
@@ -53,8 +72,10 @@ def train_on_demonstrations(
     Returns:
         The training's history as `multiturn.training.sft.train_sft` gives it.
     """
+    require_what_it_takes([settings])
     arguments = SFTConfig(**_arguments(settings, prompt, precision, seed, output, rows=len(trajectories)))
-    return train_sft(load_model(model), trajectories, arguments, peft_config=_peft_config(settings.lora))
+    policy = _policy(model, settings.lora)
+    return train_sft(policy, trajectories, arguments, peft_config=_peft_config(settings.lora))
 
 
 def train_on_pairs(
@@ -84,10 +105,12 @@ def train_on_pairs(
         The training's history as `multiturn.training.preference.train_preference` gives it, or as
         `multiturn.training.sft.train_sft` does for the objective ``sft``.
     """
+    require_what_it_takes([settings])
     common = _arguments(settings, prompt, precision, seed, output, rows=len(pairs))
     adapter = _peft_config(settings.lora)
     if settings.objective == "sft":
-        return train_sft(load_model(model), _chosen_sides(pairs), SFTConfig(**common), peft_config=adapter)
+        control = SFTConfig(**common)
+        return train_sft(_policy(model, settings.lora), _chosen_sides(pairs), control, peft_config=adapter)
     arguments = DMPOConfig(
         **common,
         objective=settings.objective,
@@ -100,7 +123,40 @@ def train_on_pairs(
         reference=settings.reference,
         reference_cache=None if reference_cache is None else str(reference_cache),
     )
-    return train_preference(load_model(model), pairs, arguments, peft_config=adapter)
+    return train_preference(_policy(model, settings.lora), pairs, arguments, peft_config=adapter)
+
+
+def sft_trainer(
+    model: str | Mapping[str, Any],
+    trajectories: Sequence[Trajectory],
+    *,
+    settings: SftSettings,
+    prompt: PromptSettings,
+    precision: str,
+    output: Path,
+    steps: int,
+) -> SFTTrainer:
+    """The trainer of `train_on_demonstrations`, for a few steps from which nothing is kept.
+
+    Args:
+        model: What to start from.
+        trajectories: The demonstrations.
+        settings: How to train.
+        prompt: How conversations are put to the model.
+        precision: ``bf16`` or ``fp32``.
+        output: A folder that nobody needs afterwards.
+        steps: Optimizer steps.
+    """
+    arguments = _arguments(settings, prompt, precision, 0, output, rows=len(trajectories))
+    arguments |= {"max_steps": steps, "save_strategy": "no", "report_to": "none", "disable_tqdm": True}
+    policy = _policy(model, settings.lora)
+    return SFTTrainer(
+        policy.model,
+        SFTConfig(**arguments),
+        train_dataset=trajectories,
+        processing_class=policy.tokenizer,
+        peft_config=_peft_config(settings.lora),
+    )
 
 
 def _chosen_sides(pairs: Sequence[PreferencePair]) -> list[dict[str, Any]]:
@@ -109,6 +165,15 @@ def _chosen_sides(pairs: Sequence[PreferencePair]) -> list[dict[str, Any]]:
         {"id": pair.id, "prompt": pair.prompt, "completion": pair.chosen, "tools": pair.tools}
         for pair in pairs
     ]
+
+
+def _policy(model: str | Mapping[str, Any], lora: LoraSettings | None) -> Policy:
+    """The model to start from, its weights in 4 bits if that is wanted."""
+    if lora is None or lora.quantization is None:
+        return load_model(model)
+    if not isinstance(model, str):
+        raise ConfigError("lora.quantization: a scratch model is not quantized; leave it out")
+    return load_policy(ModelSpec(name=model, quantization=lora.quantization), dtype="bfloat16")
 
 
 def _arguments(
@@ -143,7 +208,7 @@ def _arguments(
         "save_strategy": "steps" if settings.checkpoints else "no",
         "save_steps": max(1, math.ceil(steps / (settings.checkpoints + 1))),
         "save_total_limit": 1,
-        "report_to": "none",
+        "report_to": list(settings.report_to or ()) or "none",
         # Our own progress bar; transformers would switch it off together with its messages.
         "disable_tqdm": False,
     }

@@ -131,6 +131,7 @@ def _environment() -> jinja2.Environment:
         "interval": words.interval_text,
         "percent_interval": words.percent_interval,
         "signed_interval": words.signed_interval,
+        "oracle_note": words.oracle_note,
         "duration": duration,
         "shown": reveal_html,
         "reason": lambda name: _REASONS.get(name, name.replace("_", " ")),

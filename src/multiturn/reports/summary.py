@@ -16,7 +16,9 @@ The schema (an *interval* is ``{mean, low, high, level, method, tasks, types}``,
                         tasks, episodes, outcomes: {outcome: count}, lost_tasks: [ids],
                         reward: interval, reward_alternative: interval|null, success: interval|null,
                         turns: interval, invalid_actions: share|null,
-                        by_type: {type: {tasks, reward: interval, success: interval|null, turns}}}},
+                        by_type: {type: {tasks, reward: interval, success: interval|null, turns}},
+                        samples: null, or where only each task's best sample counts what all of them
+                          amount to: {per_task, episodes, lost, reward: interval, success: interval|null}}},
                       comparisons: [{
                         method, baseline, verdict, tasks, excluded: [ids], reward: interval,
                         reward_alternative: interval|null, success: interval|null,
@@ -25,6 +27,7 @@ The schema (an *interval* is ``{mean, low, high, level, method, tasks, types}``,
     pairs           null or {counts: {rollouts, pairs, swapped, noisy_kept, tasks}, dropped: {reason: count},
                       num_turns: {chosen|rejected: {mean, median, max}},
                       turn_counts: {chosen|rejected: [[turns, pairs], ...]}}
+    rounds          [{name, method, round, counts, dropped}] of methods' second and later rounds
     trainings       {method: {objective, beta, gamma, weighting,
                       curves: {metric: {step: [...], value: [...]}},
                       last: {metric: mean of the last tenth of its records},
@@ -70,6 +73,7 @@ def build_summary(
     comparisons: Mapping[str, Sequence[Comparison]] | None = None,
     baseline: str = "sft",
     pairs: Mapping[str, Any] | None = None,
+    rounds: Sequence[Mapping[str, Any]] = (),
     trainings: Mapping[str, Mapping[str, Any]] | None = None,
     stages: Mapping[str, Mapping[str, Any]] | None = None,
     warnings: Sequence[str] = (),
@@ -84,6 +88,8 @@ def build_summary(
             first.
         baseline: The method the others are compared with.
         pairs: What `describe_pairs` says.
+        rounds: For each later round of a method its ``name``, ``method``, ``round``, ``counts`` and
+            ``dropped``.
         trainings: For each method the history of its training (``log``: the trainer's records; ``data``,
             ``warnings``, ``steps``, ``tokens``, ``seconds``) with ``objective``, ``beta``, ``gamma`` and
             ``weighting`` added. Only ``log`` is required.
@@ -121,6 +127,7 @@ def build_summary(
             for split, found in evaluations.items()
         },
         "pairs": None if pairs is None else dict(pairs),
+        "rounds": [dict(facts) for facts in rounds],
         "trainings": {name: _training(trainings[name], turns) for name in _ordered(trainings, methods)},
         "stages": [
             {"name": name, **{key: facts.get(key) for key in ("seconds", "peak_memory_mib")}}
@@ -191,10 +198,12 @@ def _finding(split: str, comparison: Comparison) -> dict[str, Any]:
 def _main_method(
     methods: Sequence[str], trainings: Mapping[str, Mapping[str, Any]], baseline: str
 ) -> str | None:
-    """The method the run is about: the first trained with DMPO, else the first that is not the baseline."""
+    """The method the run is about: the first trained with DMPO, else the first trained, else the first."""
     others = [name for name in methods if name != baseline]
     by_objective = [name for name in others if trainings.get(name, {}).get("objective") == "dmpo"]
-    return next(iter([*by_objective, *(name for name in others if name == "dmpo"), *others]), None)
+    named = [name for name in others if name == "dmpo"]
+    trained = [name for name in others if name in trainings]
+    return next(iter([*by_objective, *named, *trained, *others]), None)
 
 
 def _ordered(names: Iterable[str], order: Sequence[str]) -> list[str]:
@@ -282,6 +291,11 @@ def _own_warnings(
             yield f"Training of {label(name)}: {data['cut']} conversations cut at a turn boundary."
     for split, found in evaluations.items():
         for name, summary in found.items():
+            if summary.samples is not None and summary.samples.lost:
+                yield (
+                    f"{label(name)} on {split}: {summary.samples.lost} of {summary.samples.episodes} samples "
+                    "ended in an environment error; the best of the others counts."
+                )
             errors = summary.outcomes.get("environment_error", 0)
             if errors:
                 yield (

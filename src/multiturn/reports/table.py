@@ -13,6 +13,7 @@ from multiturn.reports.words import (
     interval_text,
     label,
     number,
+    oracle_note,
     percent,
     percent_interval,
     signed,
@@ -40,7 +41,19 @@ def format_table(summary: Mapping[str, Any]) -> Table:
     compared = any(split["comparisons"] for split in summary["splits"].values())
     if compared:
         caption += "; differences are paired by task"
-    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, caption=caption, caption_justify="left")
+    several = len(summary["splits"]) > 1
+    for split, results in summary["splits"].items():
+        for name, method in results["methods"].items():
+            if method.get("samples"):
+                where = f"{split}: " if several else ""
+                caption += f"\n{_plain(where + oracle_note(name, method['samples']))}"
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        padding=0,
+        pad_edge=False,
+        caption=Text(caption, style="table.caption"),  # a text would be read as markup
+        caption_justify="left",
+    )
     table.add_column("method", no_wrap=True)
     for heading in ("average\nreward", "success", "turns", "invalid\nactions"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -49,7 +62,7 @@ def format_table(summary: Mapping[str, Any]) -> Table:
         table.add_column(against, justify="right", no_wrap=True)
         table.add_column("better/\nequal/\nworse", justify="right", no_wrap=True)
     for split, results in summary["splits"].items():
-        if len(summary["splits"]) > 1:
+        if several:
             table.add_row(Text(_plain(split), style="bold"))
         for name in summary["methods"]:
             if name in results["methods"]:

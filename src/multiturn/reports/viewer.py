@@ -12,6 +12,7 @@ from markupsafe import Markup
 from multiturn.reports.turns import SIDES, pair_turns
 from multiturn.reports.untrusted import clip, reveal
 from multiturn.reports.words import label
+from multiturn.trajectory import is_finite
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -213,7 +214,7 @@ def _pair(index: int, pair: PreferencePair, texts: _Texts, values: Mapping[str, 
     for side in SIDES:
         reward = pair.info.get(f"{side}_reward")
         record[side] = {
-            "reward": reward if isinstance(reward, int | float) else None,
+            "reward": float(reward) if is_finite(reward) else None,
             "messages": _messages(getattr(pair, side), texts),
         }
         if values:

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["interval_text", "label", "number", "percent", "percent_interval", "signed", "signed_interval"]
+__all__ = [
+    "interval_text",
+    "label",
+    "number",
+    "oracle_note",
+    "percent",
+    "percent_interval",
+    "signed",
+    "signed_interval",
+]
 
 MINUS: Final = "\N{MINUS SIGN}"
 _ACRONYMS: Final = frozenset({"sft", "dpo", "dmpo", "ipo", "rft", "eto", "rpo"})
@@ -47,6 +56,20 @@ def interval_text(interval: Mapping[str, Any], digits: int = 3) -> str:
 def percent_interval(interval: Mapping[str, Any]) -> str:
     """``[43%, 59%]``."""
     return f"[{percent(interval['low'])}, {percent(interval['high'])}]"
+
+
+def oracle_note(name: str, samples: Mapping[str, Any]) -> str:
+    """What must be said of a method of which only each task's best sample counts.
+
+    Args:
+        name: The method.
+        samples: The ``samples`` of its figures in a summary.
+    """
+    reward = samples["reward"]
+    return (
+        f"{label(name)} is an oracle: of {samples['per_task']} samples a task the best counts, by the test's "
+        f"own reward. A sample earns {number(reward['mean'])} {interval_text(reward)} on average."
+    )
 
 
 def signed_interval(interval: Mapping[str, Any], digits: int = 2) -> str:

@@ -51,6 +51,7 @@ def collect(
         ConfigError: Two jobs are the same, or there is no such task.
         RunStateError: The file holds episodes of another agent, environment or setting.
         EnvironmentFaultError: The environment fails again and again.
+        AgentFaultError: The agent could not be asked; episodes that it concerns are not in the file.
     """
     return play(_AgentPlayer(agent, settings.seed), slots, jobs, path, settings, title=title)
 
@@ -86,7 +87,10 @@ class _AgentPlayer:
         decided: list[tuple[int, str | None]] = []
         for reply in self._agent.poll():
             episode = self._open.pop(reply.slot)
-            if reply.message is None:
+            if reply.fault is not None:
+                episode.abandon(reply.fault)
+                decided.append((reply.slot, None))
+            elif reply.message is None:
                 episode.stop(Outcome.CONTEXT_OVERFLOW)
                 decided.append((reply.slot, None))
             else:

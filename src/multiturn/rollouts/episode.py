@@ -33,6 +33,7 @@ class Episode:
         outcome: How it ended; None while it goes on.
         turns: The assistant's messages so far.
         tokens: The ids that the agent produced so far; 0 where it does not say.
+        abandoned: Why the agent could not be asked any more; None while it can.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Episode:
         self.faults = faults
         self.messages: list[Message] = []
         self.outcome: Outcome | None = None
+        self.abandoned: str | None = None
         self.turns = 0
         self.tokens = 0
         self._facts = facts
@@ -108,6 +110,10 @@ class Episode:
         """Take what the environment answered to the action."""
         self._counts["invalid_actions"] += not step.valid
         self._observe(step, step.observation)
+
+    def abandon(self, why: str) -> None:
+        """Give the episode up: its agent cannot be asked. Nothing of it is to be kept."""
+        self.abandoned = why
 
     def stop(self, outcome: Outcome, **notes: object) -> None:
         """End the episode before its time; an observation that the agent did not answer is taken back.

@@ -7,7 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol
 
 from multiturn.envs.slots import wait_any
-from multiturn.errors import EnvironmentFaultError, RunStateError
+from multiturn.errors import AgentFaultError, EnvironmentFaultError, RunStateError
 from multiturn.progress import progress
 from multiturn.rollouts.episode import Episode
 from multiturn.rollouts.jobs import check_jobs
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["Player", "play"]
 
 _FAILED_IN_A_ROW: Final = 8
-"""So many episodes in a row that the environment did not survive, and it is given up."""
+"""So many episodes in a row that the environment did not survive, and it is given up; so is an agent that
+could not be asked in so many."""
 _WAIT_SECONDS: Final = 0.2
 
 
@@ -98,6 +99,8 @@ def play(
         ConfigError: Two jobs are the same, or there is no such task.
         RunStateError: The file holds episodes of another agent, environment or setting.
         EnvironmentFaultError: The environment fails again and again.
+        AgentFaultError: The agent could not be asked: in too many episodes in a row, or in some, which is
+            told when all others are played. These are not in the file.
     """
     jobs = list(jobs)
     check_jobs(jobs)
@@ -142,6 +145,9 @@ class _Table:
         self._episodes: dict[int, Episode] = {}
         self._calls: dict[int, str] = {}
         self._failed: list[Trajectory] = []
+        self._abandoned = 0
+        self._abandoned_in_a_row = 0
+        self._last_fault = ""
         self._rewards: list[float] = []
         self._started = time.monotonic()
 
@@ -163,6 +169,11 @@ class _Table:
             for index in self._episodes:
                 self._player.release(index)
         self._keep_failed()
+        if self._abandoned:
+            raise AgentFaultError(
+                f"{self._abandoned} episodes are missing because the agent could not be asked, lastly: "
+                f"{self._last_fault}; the same command plays them, and nothing else"
+            )
 
     def _seat(self, index: int) -> None:
         """Begin the next job in a place."""
@@ -238,7 +249,9 @@ class _Table:
 
     def _ask_or_end(self, index: int) -> None:
         episode = self._episodes[index]
-        if episode.outcome is not None:
+        if episode.abandoned is not None:
+            self._abandon(index, episode.abandoned)
+        elif episode.outcome is not None:
             self._end(index)
         elif self._player.ask(index, episode, self._slots[index]):
             self._call(index, "asked")
@@ -261,8 +274,23 @@ class _Table:
                 kind=fault.kind,
             ) from fault
 
+    def _abandon(self, index: int, why: str) -> None:
+        """The agent cannot be asked: leave the episode to the next run, and try the next job."""
+        self.tokens += self._episodes.pop(index).tokens
+        self._player.release(index)
+        self._abandoned += 1
+        self._abandoned_in_a_row += 1
+        self._last_fault = why
+        if self._abandoned_in_a_row >= _FAILED_IN_A_ROW:
+            raise AgentFaultError(
+                f"the agent could not be asked in {self._abandoned_in_a_row} episodes in a row, lastly: "
+                f"{why}; these episodes are not kept, so the same command plays them again once it works"
+            )
+        self._seat(index)
+
     def _end(self, index: int) -> None:
         episode = self._episodes.pop(index)
+        self._abandoned_in_a_row = 0
         self._player.release(index)
         self.tokens += episode.tokens
         trajectory = episode.trajectory()

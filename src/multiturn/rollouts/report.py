@@ -34,6 +34,8 @@ class CollectReport:
             tokens), ``faults`` (crashes and hangs of environments).
         tokens: Token ids that the agent produced in this call.
         seconds: How long this call took.
+        usage: What this call asked of a server, by name (`multiturn.agents.server.ServerUsage`); empty for a
+            local model.
     """
 
     episodes: int
@@ -46,6 +48,7 @@ class CollectReport:
     counts: Mapping[str, int]
     tokens: int
     seconds: float
+    usage: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def describe(self) -> str:
         """The report in a line."""
@@ -57,6 +60,7 @@ class CollectReport:
         if self.played:
             speed = f", {self.tokens / self.seconds:.0f} tokens/s" if self.tokens and self.seconds else ""
             parts.append(f"{self.played} played in {duration(self.seconds)}{speed}")
+        parts += [f"{n:,} {name.replace('_', ' ')}" for name, n in self.usage.items() if n]
         return ", ".join(parts)
 
     def to_json(self) -> dict[str, Json]:

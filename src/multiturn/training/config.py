@@ -13,6 +13,7 @@ from multiturn.errors import ConfigError
 from multiturn.models import Head
 from multiturn.tokens import Layout, Overlong
 from multiturn.training.objectives import PairTask
+from multiturn.training.trackers import PROJECT, require_trackers, tracker_names
 
 __all__ = ["DMPOConfig", "SFTConfig", "TurnTrainingArguments"]
 
@@ -48,9 +49,14 @@ class TurnTrainingArguments(TrainingArguments):
             as few passes as that allows. None runs ``per_device_train_batch_size`` rows at a time.
         keep_tasks_together: Whether rows with the same prompt come in the same optimizer step, where they
             share what they have in common. Tasks, and the rows of each, still come in random order.
+        report_to: Trackers by transformers' names for them (``"tensorboard"``, ``"wandb"``, ...), or several
+            in a list. ``"none"`` by default. They keep their files in ``<output_dir>/trackers`` and stay
+            offline, unless environment variables of theirs say otherwise: ``docs/training.md``.
+        project: What trackio files the run under.
 
     Raises:
         ConfigError: A value is not usable; the message names the field and what it may be.
+        MissingExtraError: `report_to` names a tracker of an extra that is not installed.
     """
 
     max_length: int | None = None
@@ -61,6 +67,7 @@ class TurnTrainingArguments(TrainingArguments):
     max_tokens_per_batch: int | None = None
     keep_tasks_together: bool = True
 
+    project: str = PROJECT
     logging_steps: float = 10
     logging_first_step: bool = True
     # A non-finite loss ends the training; there is nothing to filter, and the filter waits for the device.
@@ -115,6 +122,9 @@ class TurnTrainingArguments(TrainingArguments):
                 "train_sampling_strategy 'batch_rebalance' is not supported; use 'random' (it groups "
                 "the rows of one step by length), 'group_by_length' or 'sequential'"
             )
+        names = tracker_names(self.report_to)
+        require_trackers(names)
+        self.report_to = names or "none"
         if self.label_smoothing_factor:
             raise ConfigError("label_smoothing_factor has no meaning for these objectives; leave it 0")
 

@@ -12,6 +12,7 @@ from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule
 from typing_extensions import override
 
 from multiturn.errors import ConfigError
+from multiturn.models.quantized import is_quantized
 from multiturn.training.resumable import ResumableTrainer
 from multiturn.training.whole import filled, skeleton
 
@@ -50,6 +51,12 @@ class EngineTrainer(ResumableTrainer):
         parallelism = getattr(self.accelerator, "parallelism_config", None)
         if parallelism is not None and parallelism.non_data_parallel_size > 1:
             raise ConfigError("only data are trained on in parallel; set tp_size, cp_size and sp_size to 1")
+        model: Any = self.model
+        if self.sharded and is_quantized(model):
+            raise ConfigError(
+                "weights of 4 bits are not spread over processes; train them under DDP (every GPU holds "
+                "them), or leave quantization out"
+            )
         plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
         if plugin is None:
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import torch
 
@@ -28,8 +28,12 @@ if TYPE_CHECKING:
 
     from multiturn.objective import ObjectiveOutput
     from multiturn.training.data import RenderedRow
+    from multiturn.trajectory import Json
 
 __all__ = ["PairTask", "SftTask", "Task", "find_objective", "find_weighting"]
+
+WITHOUT_DISCOUNT: Final = ("uniform", "last")
+"""Weightings that read no gamma."""
 
 
 class Task(Protocol):
@@ -41,6 +45,10 @@ class Task(Protocol):
     @property
     def name(self) -> str:
         """What people call it: ``SFT``, ``DMPO``."""
+
+    @property
+    def settings(self) -> dict[str, Json]:
+        """The settings that it reads, by name, for people."""
 
     def count(self, row: RenderedRow) -> int:
         """What a row counts for in the mean over a batch; known before the forward pass."""
@@ -63,6 +71,11 @@ class SftTask:
     """Supervised fine-tuning; every scored token of a step counts alike (M9)."""
 
     name: str = "SFT"
+
+    @property
+    def settings(self) -> dict[str, Json]:
+        """None but its name."""
+        return {"objective": "sft"}
 
     def count(self, row: RenderedRow) -> int:
         """The row's scored tokens."""
@@ -131,6 +144,23 @@ class PairTask:
     def name(self) -> str:
         """The objective's name in capitals."""
         return self.objective.rpartition(":")[2].upper()
+
+    @property
+    def settings(self) -> dict[str, Json]:
+        """The settings that this objective reads; gamma where the weighting has a discount."""
+        rule = self._pairwise.weighting
+        weighting = self.weighting or next(
+            (name for name, known in WEIGHTINGS.items() if known is rule), "own"
+        )
+        read: dict[str, Json] = {"objective": self.objective, "weighting": weighting, "beta": self.beta}
+        if weighting not in WITHOUT_DISCOUNT:
+            read["gamma"] = self.gamma
+        for name in ("label_smoothing", "target_margin"):
+            if getattr(self, name) is not None:
+                read[name] = getattr(self, name)
+        if self.chosen_nll:
+            read["chosen_nll"] = self.chosen_nll
+        return read
 
     @property
     def reads_reference(self) -> bool:

@@ -36,6 +36,7 @@ class PassTrainer(EngineTrainer):
     """Splits the rows of each optimizer step into passes, runs them, and knows where time and tokens went.
 
     Attributes:
+        args: The settings.
         forwards: How the model is run.
         clock: Where the time goes.
         total_tokens: Tokens of the sequences that were trained on in this process, without padding and

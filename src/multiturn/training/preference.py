@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
 
 from peft import PeftModel
 from transformers import PreTrainedModel
@@ -13,13 +15,23 @@ from transformers import PreTrainedModel
 from multiturn.errors import ConfigError
 from multiturn.training.config import DMPOConfig
 from multiturn.training.data import render_pairs
+from multiturn.training.model_card import Origin
 from multiturn.training.processes import shared_fingerprint
 from multiturn.training.reference import AdapterOff, Cached, Live, Reference
 from multiturn.training.run import train_to_end
-from multiturn.training.setup import Rendering, attach_adapter, merge_adapter, open_model, render_sets
+from multiturn.training.setup import (
+    Rendering,
+    attach_adapter,
+    merge_adapter,
+    name_of,
+    open_model,
+    render_sets,
+)
 from multiturn.training.trainer import Optimizers, TurnTrainer
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from peft import PeftConfig
     from transformers import PreTrainedTokenizerBase, TrainerCallback
 
@@ -30,6 +42,10 @@ if TYPE_CHECKING:
 __all__ = ["DMPOTrainer", "train_preference"]
 
 logger = logging.getLogger(__name__)
+
+REFERENCE_WAYS: Final[Mapping[type, str]] = MappingProxyType(
+    {Cached: "cached", Live: "live", AdapterOff: "adapter-off"}
+)
 
 
 class DMPOTrainer(TurnTrainer):
@@ -84,14 +100,24 @@ class DMPOTrainer(TurnTrainer):
         policy, tokenizer = open_model(model, processing_class)
         render = Rendering(render_pairs, policy, tokenizer, args)
         train_rows, eval_rows = render_sets(train_dataset, render), render_sets(eval_dataset, render)
-        if isinstance(policy, PeftModel):
+        merged = isinstance(policy, PeftModel)
+        if merged:
             peft_config = peft_config or copy.deepcopy(policy.peft_config[policy.active_adapter])
             policy = merge_adapter(policy)
             logger.info("the model's adapter was merged: with it, the model is the reference")
         fingerprint = shared_fingerprint(policy)
+        origin = Origin(name=name_of(policy), fingerprint=fingerprint, merged=merged)
         reference: Reference | None = None
         if task.reads_reference:
-            reference = _reference(args, ref_model, fingerprint, adapted=peft_config is not None)
+            other = open_model(ref_model, processing_class or tokenizer)[0] if ref_model is not None else None
+            scored = fingerprint if other is None else shared_fingerprint(other)
+            reference = _reference(args, other, scored, adapted=peft_config is not None)
+            origin = dataclasses.replace(
+                origin,
+                reference=REFERENCE_WAYS[type(reference)],
+                reference_name=None if other is None else name_of(other),
+                reference_fingerprint=scored,
+            )
         super().__init__(
             attach_adapter(policy, peft_config, args),
             args,
@@ -102,7 +128,8 @@ class DMPOTrainer(TurnTrainer):
             reference=reference,
             render=render,
             chat_template=render.chat_template,
-            fingerprint=fingerprint,
+            stop_ids=render.stop_ids,
+            origin=origin,
             collapse_warning_nats=args.collapse_warning_nats if task.reads_reference else None,
             callbacks=callbacks,
             optimizers=optimizers,
@@ -143,12 +170,16 @@ def train_preference(
 
 
 def _reference(
-    args: DMPOConfig, ref_model: str | PreTrainedModel | None, fingerprint: str, *, adapted: bool
+    args: DMPOConfig, other: PreTrainedModel | None, fingerprint: str, *, adapted: bool
 ) -> Reference:
-    """The source of the reference's log-probabilities that the settings ask for."""
-    other: PreTrainedModel | None = None
-    if ref_model is not None:
-        other, _ = open_model(ref_model, None) if isinstance(ref_model, str) else (ref_model, None)
+    """The source of the reference's log-probabilities that the settings ask for.
+
+    Args:
+        args: The settings.
+        other: A reference other than the initial policy.
+        fingerprint: Of the reference's weights.
+        adapted: Whether an adapter is trained.
+    """
     if args.reference == "adapter-off":
         if not adapted:
             raise ConfigError(
@@ -163,6 +194,6 @@ def _reference(
     return Cached(
         Path(args.reference_cache or Path(args.output_dir or ".") / "reference"),
         autocast=args.autocast_dtype,
-        fingerprint=fingerprint if other is None else shared_fingerprint(other),
+        fingerprint=fingerprint,
         model=other,
     )

@@ -11,6 +11,8 @@ from peft import PeftModel
 
 from multiturn.memory import peak_host_memory
 from multiturn.models import Policy, save_policy
+from multiturn.models.quantized import merged
+from multiturn.models.quiet import quiet
 from multiturn.training.checkpoints import latest_checkpoint, remove_checkpoints
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ def train_to_end(trainer: TurnTrainer, policy: Policy, save_to: Path | str | Non
         "peak_memory_bytes": torch.cuda.max_memory_allocated() if on_gpu else peak_host_memory(),
         "resumed_from": None if checkpoint is None else int(checkpoint.name.rpartition("-")[2]),
     }
+    trainer.finish_tracking()
     _save(trainer, policy, output_dir / "model" if save_to is None else Path(save_to))
     if trainer.is_world_process_zero():
         remove_checkpoints(output_dir)
@@ -64,13 +67,18 @@ def _save(trainer: TurnTrainer, policy: Policy, save_to: Path) -> None:
     if model is None:
         return
     writes = trainer.is_world_process_zero()
+    card = trainer.card()  # with what it says of the adapter, which is gone once it is merged
     if isinstance(model, PeftModel):
         if writes:
             adapter = save_to.with_name(f"{save_to.name}-adapter")
             shutil.rmtree(adapter, ignore_errors=True)
-            model.save_pretrained(str(adapter))
-        model = model.merge_and_unload()
+            with quiet():
+                model.save_pretrained(str(adapter))
+            trainer.save_card(adapter)
+        model = merged(model)
     policy.model = model.eval()
     policy.weights_changed()
     if writes:
-        save_policy(policy, save_to, chat_template=trainer.chat_template)
+        save_policy(
+            policy, save_to, chat_template=trainer.chat_template, stop_ids=trainer.stop_ids, card=card
+        )

@@ -6,11 +6,13 @@ import copy
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from peft import PeftModel, get_peft_model
+from peft import PeftModel, get_peft_model, prepare_model_for_kbit_training
 from transformers import AutoTokenizer, PreTrainedModel, set_seed
 
 from multiturn.errors import ConfigError
 from multiturn.models import load_policy
+from multiturn.models.quantized import is_quantized, merged
+from multiturn.models.wrapped import bare_model
 from multiturn.tokens import Renderer
 from multiturn.training.data import RenderedRows
 
@@ -22,11 +24,14 @@ if TYPE_CHECKING:
 
     from multiturn.training.config import TurnTrainingArguments
     from multiturn.training.rows import Rows
+    from multiturn.trajectory import Json
 
 __all__ = [
     "Rendering",
+    "adapter_settings",
     "attach_adapter",
     "merge_adapter",
+    "name_of",
     "open_model",
     "render_sets",
     "require_trainable",
@@ -74,6 +79,7 @@ class Rendering:
 
     Attributes:
         chat_template: The Jinja text to save with the trained model; None for the tokenizer's own.
+        stop_ids: The token ids that end a turn.
 
     Raises:
         ConfigError: There is no such chat template.
@@ -91,6 +97,7 @@ class Rendering:
         self._max_length = _model_limit(model) if args.max_length is None else args.max_length
         self._overlong = args.overlong
         self.chat_template = None if args.chat_template == "model" else self._renderer.template_source
+        self.stop_ids = self._renderer.stop_ids
 
     def __call__(self, rows: Rows) -> RenderedRows[Any]:
         """Render the rows of one dataset."""
@@ -128,9 +135,41 @@ def require_trainable(model: Any) -> None:
         )
 
 
+def name_of(model: Any) -> str:
+    """The name, hub id or folder that a model was loaded from; empty for one that was made in memory."""
+    return str(getattr(bare_model(model).config, "_name_or_path", "") or "")
+
+
+def adapter_settings(model: Any) -> dict[str, Json]:
+    """What an adapter's settings are called in a card, and what they are; empty without an adapter."""
+    if not isinstance(model, PeftModel):
+        return {}
+    config: Any = model.peft_config[model.active_adapter]
+    kind = str(getattr(config.peft_type, "value", config.peft_type))
+    settings: dict[str, Json] = {"adapter": f"{kind} on 4 bits (NF4)" if is_quantized(model) else kind}
+    for name, field in (("rank", "r"), ("alpha", "lora_alpha"), ("dropout", "lora_dropout")):
+        if hasattr(config, field):
+            settings[f"adapter's {name}"] = getattr(config, field)
+    targets = getattr(config, "target_modules", None)
+    if targets:
+        # A place may be named with its whole path; that every layer has it goes without saying.
+        places = [targets] if isinstance(targets, str) else {name.rpartition(".")[2] for name in targets}
+        settings["adapter's places"] = ", ".join(sorted(places))
+    return settings
+
+
 def merge_adapter(model: Any) -> Any:
-    """The model with its adapter, if it has one, merged into its weights (the adapter is gone then)."""
-    return model.merge_and_unload() if isinstance(model, PeftModel) else model
+    """The model with its adapter, if it has one, merged into its weights (the adapter is gone then).
+
+    Raises:
+        ConfigError: The weights are quantized, and would round the adapter away.
+    """
+    if isinstance(model, PeftModel) and is_quantized(model):
+        raise ConfigError(
+            "the model's adapter would be merged into weights of 4 bits, which rounds it away; merge and "
+            "save it first (`multiturn sft` and `train` do), and load that model quantized"
+        )
+    return merged(model)
 
 
 def attach_adapter(model: Any, peft_config: PeftConfig | None, args: TurnTrainingArguments) -> Any:
@@ -140,9 +179,18 @@ def attach_adapter(model: Any, peft_config: PeftConfig | None, args: TurnTrainin
         model: A model without an adapter.
         peft_config: The adapter's settings; None attaches nothing.
         args: Gives the seed.
+
+    Raises:
+        ConfigError: The model's weights are quantized, and there is no adapter to train.
     """
+    if is_quantized(model) and peft_config is None and not isinstance(model, PeftModel):
+        raise ConfigError("weights of 4 bits cannot be trained themselves; give a peft_config (LoRA)")
     if peft_config is None:
         return model
+    if is_quantized(model):
+        # Norms, embeddings and the head in float32; all of them frozen.
+        prepare: Any = prepare_model_for_kbit_training
+        model = prepare(model, use_gradient_checkpointing=False)
     set_seed(args.seed)
     # PEFT fills in the settings it is given; the caller may want to use them again.
     with warnings.catch_warnings():

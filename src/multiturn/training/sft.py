@@ -4,19 +4,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from peft import PeftModel
+
 from multiturn.errors import ConfigError
 from multiturn.training.config import SFTConfig
 from multiturn.training.data import render_trajectories
+from multiturn.training.model_card import Origin
 from multiturn.training.objectives import SftTask
 from multiturn.training.processes import shared_fingerprint
 from multiturn.training.run import train_to_end
-from multiturn.training.setup import Rendering, attach_adapter, merge_adapter, open_model, render_sets
+from multiturn.training.setup import (
+    Rendering,
+    attach_adapter,
+    merge_adapter,
+    name_of,
+    open_model,
+    render_sets,
+)
 from multiturn.training.trainer import Optimizers, TurnTrainer
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from peft import PeftConfig, PeftModel
+    from peft import PeftConfig
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
     from multiturn.models import Policy
@@ -64,9 +74,14 @@ class SFTTrainer(TurnTrainer):
         policy, tokenizer = open_model(model, processing_class)
         render = Rendering(render_trajectories, policy, tokenizer, args)
         train_rows, eval_rows = render_sets(train_dataset, render), render_sets(eval_dataset, render)
+        adapted = isinstance(policy, PeftModel)
         if peft_config is not None:
             policy = merge_adapter(policy)
-        fingerprint = shared_fingerprint(policy)
+        origin = Origin(
+            name=name_of(policy),
+            fingerprint=shared_fingerprint(policy),  # now: an adapter changes the model that it is put on
+            merged=adapted and peft_config is not None,
+        )
         super().__init__(
             attach_adapter(policy, peft_config, args),
             args,
@@ -76,7 +91,8 @@ class SFTTrainer(TurnTrainer):
             processing_class=tokenizer,
             render=render,
             chat_template=render.chat_template,
-            fingerprint=fingerprint,
+            stop_ids=render.stop_ids,
+            origin=origin,
             callbacks=callbacks,
             optimizers=optimizers,
         )

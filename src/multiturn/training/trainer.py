@@ -12,13 +12,14 @@ from typing_extensions import override
 
 from multiturn.errors import TrainingError
 from multiturn.training.callbacks import CollapseWatch, GradientCheck, ProgressBar
-from multiturn.training.data import DataReport, RenderedRows
+from multiturn.training.data import RenderedRows
 from multiturn.training.metrics import MetricMeans, refuse_non_finite
-from multiturn.training.passes import PassTrainer
+from multiturn.training.model_card import Origin
+from multiturn.training.reporting import ReportingTrainer
 from multiturn.training.setup import render_sets, require_trainable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from torch import Tensor, nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainerState
@@ -41,7 +42,7 @@ Optimizers: TypeAlias = "tuple[torch.optim.Optimizer | None, torch.optim.lr_sche
 """An optimizer and a schedule of the user's own."""
 
 
-class TurnTrainer(PassTrainer):
+class TurnTrainer(ReportingTrainer):
     """A `transformers.Trainer` whose loss is a function of per-turn log-probability sums.
 
     Every row of an optimizer step counts by the task's own measure (a pair as one, a trajectory for SFT by
@@ -58,7 +59,8 @@ class TurnTrainer(PassTrainer):
         render: Renders rows that `evaluate` is given raw.
         chat_template: The Jinja text the policy is trained with, where it is not the tokenizer's own; it is
             saved with the trained model.
-        fingerprint: Of the initial weights; guards resuming.
+        stop_ids: The token ids that end a turn under it; the saved generation settings stop there.
+        origin: What the model is trained from; its fingerprint guards resuming.
         collapse_warning_nats: See `DMPOConfig`; None watches nothing.
         callbacks: Further callbacks.
         optimizers: An optimizer and a schedule of your own.
@@ -81,7 +83,8 @@ class TurnTrainer(PassTrainer):
         reference: Reference | None = None,
         render: Callable[[Any], RenderedRows[Any]] | None = None,
         chat_template: str | None = None,
-        fingerprint: str = "",
+        stop_ids: Collection[int] = (),
+        origin: Origin | None = None,
         collapse_warning_nats: float | None = None,
         callbacks: list[TrainerCallback] | None = None,
         optimizers: Optimizers = (None, None),
@@ -91,11 +94,8 @@ class TurnTrainer(PassTrainer):
         incomplete = train_dataset is not None and (train_dataset.report.dropped or train_dataset.report.cut)
         if train_dataset is not None and incomplete and args.process_index == 0:
             logger.warning("%s: %s", task.name, train_dataset.report.describe())
-        self.task = task
         self.reference = reference
-        self.chat_template = chat_template
         self._render = render
-        self._fingerprint = fingerprint
         self._means = {"train": MetricMeans(), "eval": MetricMeans()}
         self._step_ids: list[str] = []
         self._early_warnings: list[str] = []
@@ -104,6 +104,10 @@ class TurnTrainer(PassTrainer):
             # torch's DataParallel would split a batch in ways that the per-turn sums cannot follow.
             args._n_gpu = 1
         super().__init__(
+            task=task,
+            chat_template=chat_template,
+            stop_ids=stop_ids,
+            origin=origin or Origin(),
             model=model,
             args=args,
             train_dataset=train_dataset,
@@ -122,20 +126,8 @@ class TurnTrainer(PassTrainer):
         self.add_callback(GradientCheck(lambda: ", ".join(self._step_ids)))
         self._watch: CollapseWatch | None = None
         if collapse_warning_nats is not None:
-            self._watch = CollapseWatch(collapse_warning_nats, self._record_warning)
+            self._watch = CollapseWatch(collapse_warning_nats, self.record_warning)
             self.add_callback(self._watch)
-
-    @property
-    def data_report(self) -> DataReport:
-        """What became of the rows of the training set."""
-        if not isinstance(self.train_dataset, RenderedRows):
-            return DataReport()
-        return self.train_dataset.report
-
-    @property
-    def warnings_seen(self) -> list[dict[str, Json]]:
-        """The warnings of this training, each with its step; they are part of the state that is saved."""
-        return [dict(record) for record in self.state.log_history if "warning" in record]
 
     # ---- training ----
 
@@ -164,7 +156,7 @@ class TurnTrainer(PassTrainer):
         # Training has begun a record of its own, or loaded the one of a checkpoint.
         for message in self._early_warnings:
             if message not in [record["warning"] for record in self.warnings_seen]:
-                self._record_warning(self.state.global_step, message)
+                self.record_warning(self.state.global_step, message)
         self._early_warnings.clear()
 
     def _make_ready(self, model: Any) -> None:
@@ -202,7 +194,7 @@ class TurnTrainer(PassTrainer):
         """Initial weights, data, objective, seed and rows of a step."""
         rows = self.train_dataset
         return {
-            "model": self._fingerprint,
+            "model": self.origin.fingerprint,
             "data": rows.fingerprint() if isinstance(rows, RenderedRows) else "",
             "task": repr(self.task),
             "seed": self.args.seed,
@@ -330,10 +322,6 @@ class TurnTrainer(PassTrainer):
             means.pop("loss", None)
             logs |= means
         super().log(logs, start_time)
-
-    def _record_warning(self, step: int, message: str) -> None:
-        history: list[Any] = self.state.log_history  # annotated for numbers only
-        history.append({"step": step, "warning": message})
 
     # ---- rows ----
 

@@ -1,0 +1,205 @@
+"""A whole file: what training would refuse, and how long, how deep and how much alike its rows are."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import hashlib
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from multiturn.errors import DataError, MultiturnError
+from multiturn.inspection.rows import LeftOutError
+from multiturn.pairs.balance import length_warnings
+from multiturn.progress import progress
+from multiturn.tokens import forest_size
+from multiturn.trajectory import PreferencePair
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from multiturn.formats import RecordReader
+    from multiturn.inspection.rows import Inspector
+    from multiturn.tokens import Rendered
+
+__all__ = ["Problem", "Spread", "Survey", "survey"]
+
+_PERCENTILES: Final = (0, 50, 90, 99, 100)
+_ALIKE_ROWS: Final = 512
+"""The first rows, over which sharing is worked out; for all of them it would take long and say the same."""
+_NUMBERS: Final = re.compile(r"\d+")
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class Problem:
+    """Rows that training would refuse for one reason.
+
+    Attributes:
+        count: How many.
+        example: The message about the first of them, with its place in the file.
+    """
+
+    count: int
+    example: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """How a quantity is spread over conversations.
+
+    Attributes:
+        mean: Its mean.
+        percentiles: Its 0th (least), 50th, 90th, 99th and 100th (most) percentile, by `_PERCENTILES`.
+    """
+
+    mean: float
+    percentiles: dict[int, float]
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """The spread of at least one value."""
+        found = np.percentile(values, _PERCENTILES)
+        return cls(
+            mean=float(np.mean(values)),
+            percentiles={p: float(v) for p, v in zip(_PERCENTILES, found, strict=True)},
+        )
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class Survey:
+    """What was found out about a file.
+
+    Attributes:
+        rows: Rows in the file.
+        usable: Those that training would take.
+        kind: ``"pairs"`` or ``"trajectories"``; empty where there are none.
+        left_out: Rows that training would leave out, by reason.
+        problems: Why others would be refused, by reason.
+        warnings: What does not stop a training and should be known.
+        tokens: Tokens of a conversation; None without usable rows, as the following.
+        turns: Scored turns of a conversation.
+        scored_share: The part of all tokens that is scored.
+        cut: Conversations that would be cut at a turn boundary.
+        duplicates: Usable rows whose tokens are the same as an earlier row's.
+        shared_share: The part of the tokens of the first rows, at most 512, that a packed forest of all of
+            them computes once instead of several times.
+    """
+
+    rows: int = 0
+    usable: int = 0
+    kind: str = ""
+    left_out: dict[str, int] = dataclasses.field(default_factory=dict)
+    problems: dict[str, Problem] = dataclasses.field(default_factory=dict)
+    warnings: list[str] = dataclasses.field(default_factory=list)
+    tokens: Spread | None = None
+    turns: Spread | None = None
+    scored_share: float | None = None
+    cut: int = 0
+    duplicates: int = 0
+    shared_share: float | None = None
+
+    @property
+    def refused(self) -> int:
+        """Rows that training would refuse."""
+        return sum(problem.count for problem in self.problems.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """This survey as JSON."""
+        return dataclasses.asdict(self)
+
+
+def survey(reader: RecordReader, inspector: Inspector) -> Survey:
+    """Look at every row of a file; a bad one does not stop it.
+
+    Args:
+        reader: The file, with unusable rows skipped.
+        inspector: Renders rows as training does.
+
+    Raises:
+        DataError: The file cannot be read at all.
+    """
+    found = Survey()
+    kept = _Kept()
+    with progress("inspect", total=reader.total) as bar:
+        for item in reader:
+            kind = "pairs" if isinstance(item, PreferencePair) else "trajectories"
+            found.kind = found.kind or kind
+            try:
+                if kind != found.kind:
+                    raise DataError(
+                        f"is one of {kind} in a file of {found.kind}; keep them in files of their own"
+                    )
+                sequences, cut = inspector.render(item)
+            except LeftOutError as error:
+                found.left_out[str(error)] = found.left_out.get(str(error), 0) + 1
+            except MultiturnError as error:
+                _note(found, reader, error)
+            else:
+                found.usable += 1
+                found.cut += sum(cut)
+                kept.add(sequences)
+                if isinstance(item, PreferencePair):
+                    kept.pairs.append(item)
+            bar.advance()
+    found.rows = reader.rows
+    for reason, count in reader.bad.items():
+        found.problems[reason] = Problem(count=count, example=reader.first_bad[reason])
+    kept.finish(found)
+    return found
+
+
+def _note(found: Survey, reader: RecordReader, error: MultiturnError) -> None:
+    """Count a row that training would not take, with others of the same reason."""
+    message = str(error)
+    row = reader.row
+    # The row's own name stands first, and numbers differ from row to row.
+    reason = _NUMBERS.sub("N", message.split(": ", 1)[-1])
+    known = found.problems.get(reason)
+    if known is not None:
+        known.count += 1
+        return
+    example = message if row is None else str(row.error(message, reader.path))
+    found.problems[reason] = Problem(count=1, example=example)
+
+
+class _Kept:
+    """What is remembered of the usable rows."""
+
+    def __init__(self) -> None:
+        self.pairs: list[PreferencePair] = []
+        self._lengths: list[int] = []
+        self._turns: list[int] = []
+        self._scored = 0
+        self._seen: collections.Counter[bytes] = collections.Counter()
+        self._first: list[Rendered] = []
+        self._first_rows = 0
+
+    def add(self, sequences: Sequence[Rendered]) -> None:
+        """Remember a row."""
+        digest = hashlib.sha256()
+        for sequence in sequences:
+            self._lengths.append(len(sequence.token_ids))
+            self._turns.append(sequence.num_turns)
+            self._scored += sequence.scored_tokens
+            digest.update(np.asarray([sequence.token_ids, sequence.turns], dtype=np.int64).tobytes() + b"|")
+        self._seen[digest.digest()] += 1
+        if self._first_rows < _ALIKE_ROWS:
+            self._first_rows += 1
+            self._first += sequences
+
+    def finish(self, found: Survey) -> None:
+        """Write the figures down."""
+        if not self._lengths:
+            return
+        found.tokens, found.turns = Spread.of(self._lengths), Spread.of(self._turns)
+        found.scored_share = self._scored / sum(self._lengths)
+        found.duplicates = self._seen.total() - len(self._seen)
+        whole = sum(sequence.scored_length for sequence in self._first)
+        found.shared_share = 1.0 - forest_size(self._first) / whole
+        found.warnings += length_warnings(self.pairs)
+        if found.duplicates:
+            found.warnings.append(
+                f"{found.duplicates} rows are repetitions of others token for token; they count as often"
+            )

@@ -1,0 +1,88 @@
+"""`multiturn inspect` as a command."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from typer.testing import CliRunner
+
+from multiturn.cli.app import app
+from multiturn.errors import ConfigError
+from multiturn.models import save_policy, scratch_policy
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RUNNER = CliRunner()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("scratch")
+    save_policy(scratch_policy(seed=0), folder / "model")
+    return str(folder / "model")
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    rows = [
+        {
+            "id": f"pair-{word}",
+            "prompt": [{"role": "user", "content": "go"}],
+            "chosen": [{"role": "assistant", "content": word}],
+            "rejected": [{"role": "assistant", "content": "no"}],
+        }
+        for word in ("yes", "well")
+    ]
+    lines = [json.dumps(rows[0]), "{broken", json.dumps(rows[1])]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(lines) + "\n")
+    return tmp_path / "pairs.jsonl"
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    result = RUNNER.invoke(app, ["inspect", *arguments, "--chat-template", "compact"])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout
+
+
+@pytest.mark.parametrize("wanted", [("--row", "3"), ("--id", "pair-well")])
+def test_one_row_as_json(model: str, pairs: Path, wanted: tuple[str, str]) -> None:
+    code, out = run(str(pairs), "--model", model, "--json", *wanted)
+    shown = json.loads(out)
+    assert (code, shown["id"]) == (0, "pair-well")
+    assert [side["name"] for side in shown["sides"]] == ["chosen", "rejected"]
+    assert shown["sides"][0]["weights"] == [1.0]
+
+
+def test_lines_where_there_is_no_terminal(model: str, pairs: Path) -> None:
+    _, out = run(str(pairs), "--model", model, "--objective", "dpo")
+    assert out.startswith("side\ttoken\tid\tturn\tweight\ttext\nchosen\t0\t")
+
+
+def test_checking_all_rows_fails_where_one_is_refused(model: str, pairs: Path) -> None:
+    code, out = run(str(pairs), "--model", model, "--check-all")
+    assert code == 1
+    assert out.startswith("2 of 3 rows can be trained on (pairs)\n")
+    assert f"{pairs}:2: is not JSON" in out
+    code, out = run(str(pairs), "--model", model, "--check-all", "--json")
+    assert (code, json.loads(out)["usable"]) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (("--row", "2"), "row 2 of .* is unusable; --check-all says why"),
+        (("--row", "4"), "has 3 rows and no row 4"),
+        (("--id", "pair-yse"), "no row with the id 'pair-yse'"),
+        (("--objective", "dmop"), "did you mean 'dmpo'"),
+        (("--weighting", "lsat"), "did you mean 'last'"),
+    ],
+)
+def test_what_cannot_be_shown_is_named(
+    model: str, pairs: Path, wanted: tuple[str, str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run(str(pairs), "--model", model, *wanted)
