@@ -21,7 +21,7 @@ from multiturn.errors import DataError, TemplateError
 from multiturn.tokens.encode import Encoder
 from multiturn.tokens.pieces import Piece
 from multiturn.tokens.rendered import NO_TURN, Overlong, Rendered, cut
-from multiturn.tokens.template import ChatTemplate
+from multiturn.tokens.template import ChatTemplate, variant_for
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
@@ -33,10 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["NO_TURN", "Overlong", "Rendered", "Renderer", "cut"]
 
 _MAX_PIECES = 8192  # remembered pieces: about 100 rollouts of 40 turns; some 20 MB
-_REMEDY = (
-    "use a prefix-stable variant of the template (`chat_template: <path of a Jinja file>`) "
-    "or `chat_template: compact`"
-)
 
 
 class Renderer:
@@ -189,7 +185,7 @@ class Renderer:
             raise TemplateError(
                 f"{_place(conversation.where)}at turn {turn} {self.template_name} changes what it wrote "
                 f"before: {self._encoder.unshield(before)!r} became {self._encoder.unshield(after)!r}; so "
-                f"the model would be trained on a context that it never sees when it acts; {_REMEDY}"
+                f"the model would be trained on a context that it never sees when it acts; {self._remedy()}"
             )
         added = text[node.end :]
         self._pieces += 1
@@ -217,7 +213,7 @@ class Renderer:
         if stop is None:
             raise TemplateError(
                 f"{_place(where)}{self.template_name} does not end assistant turn {turn} with a special "
-                f"token, so a model could not learn where to stop; {_REMEDY}"
+                f"token, so a model could not learn where to stop; {self._remedy()}"
             )
         node.turn = turn
         if produced is None:
@@ -229,6 +225,13 @@ class Renderer:
         # A reply that was cut off is closed by the template; the model did not choose that token.
         closed = produced[-1] in self.stop_ids or produced[-1] == node.ids[stop]
         node.ids = (*produced, *node.ids[stop + 1 if closed else stop :])
+
+    def _remedy(self) -> str:
+        other = variant_for(self.template_source) or "<path of a Jinja file>"
+        return (
+            f"use a prefix-stable variant of the template (`chat_template: {other}`) or "
+            "`chat_template: compact`; docs/templates.md says more"
+        )
 
     def _text(self, conversation: _Conversation, end: int, *, generation_prompt: bool = False) -> str:
         return self._template.text(

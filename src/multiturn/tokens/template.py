@@ -1,10 +1,11 @@
 """Chat templates by name, and conversations as template text.
 
-Three ways to say which chat template a conversation is written in:
+Four ways to say which chat template a conversation is written in:
 
 - ``"model"``: the tokenizer's own;
 - ``"compact"``: multiturn's own, for short contexts and small models: a message that is not the assistant's
   costs two special tokens, an assistant message one, and there is no role header (see `COMPACT`);
+- ``"qwen3-training"`` and others of `VARIANTS`: as a family's own template, but what it wrote once stays;
 - the path of a Jinja file, or the text of a Jinja template.
 """
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 import difflib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import jinja2
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["COMPACT", "ChatTemplate", "resolve_template"]
+__all__ = ["COMPACT", "VARIANTS", "ChatTemplate", "resolve_template", "variant_for"]
 
 COMPACT = (
     "{%- if tools %}{{ raise_exception('the compact template has no place for tools') }}{% endif -%}"
@@ -42,7 +43,17 @@ COMPACT = (
 message ``content<closer>``, and the generation prompt is empty. The closer is the tokenizer's end-of-sequence
 token; the opener its beginning-of-sequence token or, if it has none, a special token that opens messages."""
 
-_NAMES = ("model", "compact")
+VARIANTS: Final = ("deepseek-training", "mistral-training", "phi-3-training", "qwen3-training")
+"""For families whose own template changes what it wrote before as a conversation goes on."""
+
+_NAMES: Final = ("model", "compact", *VARIANTS)
+_LOOKS_LIKE: Final = {
+    "deepseek-training": ("<\uff5cAssistant\uff5c>",),
+    "mistral-training": ("[INST]", "eos_token"),
+    "phi-3-training": ("<|end|>", "<|assistant|>"),
+    "qwen3-training": ("<|im_start|>", "</think>"),
+}
+"""What a template holds that belongs to the family of a variant."""
 _OPENER_HINTS = ("im_start", "start_header", "start_of_turn", "user", "start", "bos")
 
 
@@ -50,8 +61,8 @@ def resolve_template(name_or_path: str | None, tokenizer: PreTrainedTokenizerBas
     """The Jinja text of a chat template.
 
     Args:
-        name_or_path: ``"model"`` (or None), ``"compact"``, the path of a Jinja file, or Jinja text itself
-            (recognized by ``{{`` or ``{%``).
+        name_or_path: ``"model"`` (or None), ``"compact"``, a name in `VARIANTS`, the path of a Jinja file, or
+            Jinja text itself (recognized by ``{{`` or ``{%``).
         tokenizer: The tokenizer whose template or special tokens are used.
 
     Returns:
@@ -69,6 +80,8 @@ def resolve_template(name_or_path: str | None, tokenizer: PreTrainedTokenizerBas
         return None
     if name_or_path == "compact":
         return _compact(tokenizer)
+    if name_or_path in VARIANTS:
+        return (Path(__file__).parent / "templates" / f"{name_or_path}.jinja").read_text(encoding="utf-8")
     if "{{" in name_or_path or "{%" in name_or_path:
         return name_or_path
     path = Path(name_or_path).expanduser()
@@ -83,6 +96,18 @@ def resolve_template(name_or_path: str | None, tokenizer: PreTrainedTokenizerBas
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the chat template {path} cannot be read ({error}); check the path") from None
+
+
+def variant_for(source: str) -> str | None:
+    """The variant of a template's family, where there is one.
+
+    Args:
+        source: The template's Jinja text.
+    """
+    if source == COMPACT:
+        return None
+    fitting = (name for name, marks in _LOOKS_LIKE.items() if all(mark in source for mark in marks))
+    return next(fitting, None)
 
 
 def _compact(tokenizer: PreTrainedTokenizerBase) -> str:
