@@ -31,8 +31,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     counts: list[int] = []
 
     def make_local(
-        name: str, options: Mapping[str, object], count: int, *, deadline: float
+        name: str, options: Mapping[str, object], count: int, *, deadline: float, ray: str | None
     ) -> list[EnvironmentSlot]:
+        assert ray is None
         counts.append(count)
         return make_slots(name, options, count, isolate=False, deadline=deadline)
 

@@ -28,6 +28,7 @@ def evaluate(  # noqa: PLR0913 - one parameter for each option
     slots: options.Slots = 16,
     max_new_tokens: options.NewTokens = 64,
     max_turns: options.TurnLimit = None,
+    ray: options.RayCluster = None,
     env_options: options.EnvOptions = None,
     chat_template: options.Template = "model",
     action_format: options.Format = "react",
@@ -63,7 +64,7 @@ def evaluate(  # noqa: PLR0913 - one parameter for each option
         timeout=timeout,
         retries=retries,
     )
-    environment = options.environment_settings(env, env_options, max_turns)
+    environment = options.environment_settings(env, env_options, max_turns, ray)
     decoding = options.settings_from(
         EvaluateSettings, (), {"slots": slots, "max_new_tokens": max_new_tokens, "tasks": tasks}
     )

@@ -22,6 +22,7 @@ __all__ = [
     "Output",
     "Overrides",
     "Precision",
+    "RayCluster",
     "ReportTo",
     "Seed",
     "Slots",
@@ -81,6 +82,14 @@ Split: TypeAlias = Annotated[str, typer.Option(help="Which of the environment's 
 TaskCount: TypeAlias = Annotated[
     int | None, typer.Option(min=1, help="Play the first so many tasks; all without it.")
 ]
+RayCluster: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="CLUSTER",
+        help="Run the environments on a Ray cluster: auto, an address, or local. This machine without it.",
+    ),
+]
 TurnLimit: TypeAlias = Annotated[
     int | None,
     typer.Option(min=1, help="End episodes after so many turns; the environment's own limit without it."),
@@ -116,9 +125,9 @@ def settings_from(
 
 
 def environment_settings(
-    name: str, options: Sequence[str] | None, max_turns: int | None
+    name: str, options: Sequence[str] | None, max_turns: int | None, ray: str | None = None
 ) -> EnvironmentSettings:
-    """The environment that ``--env`` and ``--env-option`` describe.
+    """The environment that ``--env`` and ``--env-option`` describe, and where it runs.
 
     Raises:
         ConfigError: An option is not of the form key=value.
@@ -127,7 +136,7 @@ def environment_settings(
     for option in options or ():
         keys, value = parse_override(option, option="--env-option")
         parsed[".".join(keys)] = value
-    content = {"name": name, "options": parsed, "max_turns": max_turns}
+    content = {"name": name, "options": parsed, "max_turns": max_turns, "ray": ray}
     return validated(EnvironmentSettings, content, where="--env")
 
 

@@ -30,6 +30,7 @@ def rollout(  # noqa: PLR0913 - one parameter for each option
     slots: options.Slots = 16,
     max_new_tokens: options.NewTokens = 64,
     max_turns: options.TurnLimit = None,
+    ray: options.RayCluster = None,
     env_options: options.EnvOptions = None,
     chat_template: options.Template = "model",
     action_format: options.Format = "react",
@@ -54,7 +55,7 @@ def rollout(  # noqa: PLR0913 - one parameter for each option
     from multiturn.pipeline import operations
     from multiturn.pipeline.config import ExploreSettings
 
-    environment = options.environment_settings(env, env_options, max_turns)
+    environment = options.environment_settings(env, env_options, max_turns, ray)
     prompt = options.prompt_settings(chat_template, action_format, instructions)
     jobs = operations.jobs_for(operations.list_tasks(environment, split, tasks), samples=samples)
     where = server_options.server_settings(

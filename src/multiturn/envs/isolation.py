@@ -14,8 +14,9 @@ from multiturn.envs._wire import EnvironmentFacts, SlotAnswer
 from multiturn.errors import ConfigError, EnvironmentFaultError, MultiturnError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
+    from multiturn.envs._ray import RayWorker
     from multiturn.envs.base import Task
     from multiturn.envs.slots import Call
 
@@ -36,6 +37,7 @@ class ProcessSlot:
         options: Its options; they travel as JSON.
         deadline: Seconds that a call may take.
         start_deadline: Seconds that making the environment may take.
+        worker: Starts the process: on this machine, or on a Ray cluster.
     """
 
     def __init__(
@@ -45,17 +47,18 @@ class ProcessSlot:
         *,
         deadline: float = 60.0,
         start_deadline: float = START_SECONDS,
+        worker: Callable[[str, Mapping[str, object]], WorkerProcess | RayWorker] = WorkerProcess,
     ) -> None:
         if not deadline > 0.0:
             raise ConfigError(f"the deadline of an environment's calls is {deadline}; it must be positive")
         self._target = target
-        self._spawn = partial(WorkerProcess, target, dict(options))
+        self._spawn = partial(worker, target, dict(options))
         self._deadline = deadline
         self._start_deadline = max(start_deadline, deadline)
         self._facts: EnvironmentFacts | None = None
         self._open: tuple[str, str] | None = None
         self._closed = False
-        self._process: WorkerProcess | None = None
+        self._process: WorkerProcess | RayWorker | None = None
         self._greeted = False
         self._due = 0.0
         self._revive()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from multiturn.envs import _wire, registry
 from multiturn.envs._process import ANSWERED
+from multiturn.envs._ray import RayWorker, connect
 from multiturn.envs._wire import EnvironmentFacts, SlotAnswer
 from multiturn.envs.isolation import ProcessSlot, require_idle, require_open, same_facts
 from multiturn.errors import ConfigError, EnvironmentFaultError, MultiturnError
@@ -174,6 +175,7 @@ def make_slots(
     *,
     isolate: bool | None = None,
     deadline: float = 60.0,
+    ray: str | None = None,
 ) -> list[EnvironmentSlot]:
     """Open slots for an environment. Isolated ones are all started at once and made side by side.
 
@@ -183,14 +185,24 @@ def make_slots(
         count: How many slots.
         isolate: Whether each environment lives in a process of its own; None leaves it to the registry.
         deadline: Seconds that a call to an isolated environment may take.
+        ray: The Ray cluster whose machines hold the environments' processes: ``local`` (started here),
+            ``auto`` or an address; None for this machine without Ray. Environments on a cluster are isolated.
 
     Raises:
-        ConfigError: There is no such environment or option, or it cannot be isolated.
+        ConfigError: There is no such environment or option, it cannot be isolated, or there is no such
+            cluster.
+        MissingExtraError: Ray is not installed.
     """
     if count < 1:
         raise ConfigError(f"{count} slots make no rollout; at least one is needed")
     entry = registry.find(name)
     registry.check_options(name, options)
+    if ray is not None:
+        if isolate is False:
+            raise ConfigError("an environment on a Ray cluster is isolated; leave one of the two out")
+        connect(ray)
+        target = entry.importable()
+        return [ProcessSlot(target, options, deadline=deadline, worker=RayWorker) for _ in range(count)]
     if isolate if isolate is not None else entry.isolated(options):
         target = entry.importable()
         return [ProcessSlot(target, options, deadline=deadline) for _ in range(count)]

@@ -57,6 +57,8 @@ class EnvironmentSettings(Section):
         workers: How many environments run side by side; null takes one for each decoding slot. Each
             ScienceWorld is a Java process of about 600 MB.
         deadline: Seconds after which a call to an isolated environment counts as hung.
+        ray: Where the environments run: null is this machine; ``auto`` or an address the machines of a Ray
+            cluster; ``local`` a Ray that is started here, to try it.
     """
 
     name: str
@@ -66,6 +68,7 @@ class EnvironmentSettings(Section):
     max_turns: Count | None = None
     workers: Count | None = None
     deadline: Positive = 60.0
+    ray: str | None = None
 
 
 class PromptSettings(Section):
@@ -220,7 +223,7 @@ class Config(Section):
         return self
 
     def kind(self, name: str) -> str:
-        """What a method is: a key of `multiturn.pipeline.methods.KINDS`, unless somebody wrote another."""
+        """What a method is: one of `multiturn.pipeline.methods.KINDS`, or whatever else somebody wrote."""
         return kind_of(name, self.methods[name])
 
     def of_kind(self, kind: str) -> list[str]:

@@ -155,7 +155,9 @@ def roll_out_expert(
 @contextlib.contextmanager
 def _slots(environment: EnvironmentSettings, wanted: int) -> Iterator[list[EnvironmentSlot]]:
     count = max(1, min(wanted, environment.workers or wanted))
-    slots = make_slots(environment.name, environment.options, count, deadline=environment.deadline)
+    slots = make_slots(
+        environment.name, environment.options, count, deadline=environment.deadline, ray=environment.ray
+    )
     with contextlib.ExitStack() as stack:
         for slot in slots:
             stack.callback(slot.close)  # each of them, even where another's raises
