@@ -75,6 +75,11 @@ def check_finished(directory: RunDirectory) -> None:
         assert len({t.task_id for t in episodes}) == len(episodes) == 4
     summary = json.loads(directory.summary.read_text(encoding="utf-8"))
     assert summary["methods"] == METHODS
+    for method in METHODS:
+        mean = summary["splits"]["test"]["methods"][method]["reward"]["mean"]
+        card = (directory.model(method) / "README.md").read_text(encoding="utf-8")
+        assert card.count("## Evaluation") == 1
+        assert f"| test | 4 | {mean:.3f} |" in card
     assert "<html" in directory.report.read_text(encoding="utf-8")
 
 

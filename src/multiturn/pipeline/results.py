@@ -11,6 +11,7 @@ from multiturn.errors import RunStateError
 from multiturn.evaluation.compare import compare
 from multiturn.evaluation.evaluate import summarize
 from multiturn.jsonl import read_pairs
+from multiturn.models.policy import CARD
 from multiturn.pipeline.config import Config
 from multiturn.pipeline.evaluations import evaluated
 from multiturn.pipeline.load import validated
@@ -22,9 +23,10 @@ from multiturn.pipeline.run_directory import RunDirectory
 from multiturn.reports.html import write_report
 from multiturn.reports.summary import build_summary, describe_pairs
 from multiturn.reports.table import format_table
+from multiturn.training.model_card import add_results
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from multiturn.trajectory import PreferencePair, Trajectory
@@ -33,7 +35,7 @@ __all__ = ["build_report", "rebuild_report", "show_evaluation", "show_results"]
 
 
 def build_report(config: Config, directory: RunDirectory, manifest: Manifest) -> None:
-    """Write ``summary.json`` and ``report.html`` from what the stages left."""
+    """Write ``summary.json``, ``report.html`` and the figures in the models' cards from what stages left."""
     entries = reached(config, manifest)
     results = {
         split: {name: evaluated(config, directory, name, split) for name in (SFT, *(e.name for e in entries))}
@@ -73,6 +75,7 @@ def build_report(config: Config, directory: RunDirectory, manifest: Manifest) ->
         warnings=left_out_warnings(config, manifest),
     )
     write_json(directory.summary, summary)
+    _on_cards(directory, summary)
     write_report(
         summary,
         directory.report,
@@ -80,6 +83,28 @@ def build_report(config: Config, directory: RunDirectory, manifest: Manifest) ->
         pairs=pairs,
         pair_scores=read_pair_scores(directory.pair_scores, pairs),
     )
+
+
+def _on_cards(directory: RunDirectory, summary: Mapping[str, Any]) -> None:
+    """Show each policy's results in the card of its model."""
+    environment = summary["run"]["environment"]
+    rows: dict[str, list[dict[str, object]]] = {}
+    for split, evaluations in summary["splits"].items():
+        for name, figures in evaluations["methods"].items():
+            reward = figures["reward"]
+            rows.setdefault(name, []).append(
+                {
+                    "environment": environment,
+                    "split": split,
+                    "tasks": figures["tasks"],
+                    "average reward": f"{reward['mean']:.3f}",
+                    "95% interval": f"[{reward['low']:.3f}, {reward['high']:.3f}]",
+                    "turns": f"{figures['turns']['mean']:.1f}",
+                }
+            )
+    for name, results in rows.items():
+        note = "Greedy replies; intervals by bootstrap over tasks."
+        add_results(directory.model(name) / CARD, results, note=note)
 
 
 def rebuild_report(root: Path, *, score: int | None = None) -> RunDirectory:
