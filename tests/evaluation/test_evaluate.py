@@ -127,3 +127,12 @@ def test_rewards_beyond_zero_to_one_have_no_bounds() -> None:
 def test_what_cannot_be_averaged_is_refused(episodes: list[Trajectory], complaint: str) -> None:
     with pytest.raises(DataError, match=complaint):
         summarize(episodes)
+
+
+def test_an_episode_that_was_cut_off_did_not_solve_its_task() -> None:
+    """Where the environment says so at the end; a shop for example does not say before anything is bought."""
+    cut_off = episode("b", 0.0, success=None, outcome=Outcome.TRUNCATED)
+    summary = summarize([episode("a", 1.0), cut_off])
+    assert summary.success is not None
+    assert summary.success.mean == 0.5
+    assert summarize([cut_off]).success is None

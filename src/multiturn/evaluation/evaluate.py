@@ -10,7 +10,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import statistics
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from multiturn.errors import DataError
 from multiturn.evaluation.intervals import (
@@ -44,7 +44,8 @@ class TaskScore:
         task_id: The task.
         task_type: Its type.
         reward: The mean return of its episodes.
-        success: The share of its episodes that solved it; None where an episode does not say.
+        success: The share of its episodes that solved it. One that was cut off did not, where the
+            environment says so of any episode; None where an episode that was completed does not say.
         turns: The mean number of turns.
         episodes: How many episodes count.
     """
@@ -204,7 +205,9 @@ def score_tasks(trajectories: Sequence[Trajectory]) -> dict[str, TaskScore]:
             f"all {len(trajectories)} evaluation episodes ended in an environment error; "
             "check the environment (multiturn env check) and evaluate again"
         )
-    return {task_id: _score(task_id, episodes) for task_id, episodes in by_task.items()}
+    # Where the environment says at the end whether a task is solved, one that was cut off is not.
+    cut_off: Literal[False] | None = False if any(t.success is not None for t in trajectories) else None
+    return {task_id: _score(task_id, episodes, cut_off) for task_id, episodes in by_task.items()}
 
 
 def reward_bounds(rewards: Sequence[float]) -> tuple[float, float] | None:
@@ -235,7 +238,8 @@ def alternative_interval(
     )
 
 
-def _score(task_id: str, episodes: Sequence[Trajectory]) -> TaskScore:
+def _score(task_id: str, episodes: Sequence[Trajectory], cut_off: Literal[False] | None) -> TaskScore:
+    """The score of a task's episodes; `cut_off` is the success of those that were not brought to their end."""
     rewards: list[float] = []
     for episode in episodes:
         if episode.reward is None:
@@ -244,7 +248,12 @@ def _score(task_id: str, episodes: Sequence[Trajectory]) -> TaskScore:
     types = {episode.task_type for episode in episodes}
     if len(types) > 1:
         raise DataError(f"task {task_id!r} has several types ({', '.join(sorted(types))}); give it one")
-    success = _known([episode.success for episode in episodes])
+    success = _known(
+        [
+            cut_off if each.success is None and each.outcome is not Outcome.COMPLETED else each.success
+            for each in episodes
+        ]
+    )
     return TaskScore(
         task_id=task_id,
         task_type=types.pop(),
