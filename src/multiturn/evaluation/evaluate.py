@@ -239,7 +239,7 @@ def alternative_interval(
 
 
 def _score(task_id: str, episodes: Sequence[Trajectory], cut_off: Literal[False] | None) -> TaskScore:
-    """The score of a task's episodes; `cut_off` is the success of those that were not brought to their end."""
+    """The score of a task's episodes; `cut_off` is the success of those that did not come to their end."""
     rewards: list[float] = []
     for episode in episodes:
         if episode.reward is None:
