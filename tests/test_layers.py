@@ -16,6 +16,7 @@ LAYERS = (
     "cache",
     "memory",
     "launch",
+    "fields",
     "trajectory",
     "jsonl",
     "progress",

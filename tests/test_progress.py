@@ -95,7 +95,7 @@ def test_nested_bars_on_a_terminal_from_several_threads(monkeypatch: pytest.Monk
     monkeypatch.setenv("TERM", "xterm")
     with progress("outer", total=100) as outer:
         with progress("inner", total=None) as inner:
-            inner.advance(note="going")
+            inner.advance(note="[red]going[/red] :key:")
             inner.resize(1)
         threads = [threading.Thread(target=outer.advance, args=(25,)) for _ in range(4)]
         for thread in threads:
@@ -104,6 +104,6 @@ def test_nested_bars_on_a_terminal_from_several_threads(monkeypatch: pytest.Monk
             thread.join()
     shown = terminal.getvalue()
     assert "outer" in shown
-    assert "going" in shown
+    assert "[red]going[/red] :key:" in shown
     assert "100/100" in shown
     assert module._DISPLAY._progress is None

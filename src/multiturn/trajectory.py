@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import math
 import reprlib
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeAlias, TypeGuard, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from multiturn.errors import DataError
+from multiturn.fields import is_finite, json_object, objects, optional, required_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -24,7 +26,6 @@ __all__ = [
     "Role",
     "Trajectory",
     "Turn",
-    "is_finite",
     "objects",
 ]
 
@@ -96,7 +97,7 @@ class Message:
         Raises:
             DataError: The record is not a message; the message says which field is wrong.
         """
-        fields = _mapping(record, "a message")
+        fields = json_object(record, "a message")
         role = fields.get("role")
         if role not in ROLES:
             raise DataError(f"a message's role is {role!r}; use one of {', '.join(ROLES)}")
@@ -115,8 +116,8 @@ class Message:
             role=role,
             content=content,
             tool_calls=tool_calls,
-            tool_call_id=_optional(fields, "tool_call_id", str),
-            name=_optional(fields, "name", str),
+            tool_call_id=optional(fields, "tool_call_id", str),
+            name=optional(fields, "name", str),
             token_ids=None if token_ids is None else tuple(token_ids),
         )
 
@@ -235,19 +236,19 @@ class Trajectory:
         if type(context_turns) is not int or context_turns < 0:
             raise DataError(f"context_turns is {context_turns!r}; it must be a whole number, 0 or more")
         return cls(
-            id=_text(fields, "id"),
-            task_id=_text(fields, "task_id"),
+            id=required_text(fields, "id"),
+            task_id=required_text(fields, "task_id"),
             messages=_messages(fields.get("messages"), "messages"),
             outcome=Outcome(outcome),
             reward=None if reward is None else float(reward),
-            success=_optional(fields, "success", bool),
-            task_type=_optional(fields, "task_type", str) or "",
-            split=_optional(fields, "split", str) or "",
-            environment=_optional(fields, "environment", str) or "",
-            agent=_optional(fields, "agent", str) or "",
+            success=optional(fields, "success", bool),
+            task_type=optional(fields, "task_type", str) or "",
+            split=optional(fields, "split", str) or "",
+            environment=optional(fields, "environment", str) or "",
+            agent=optional(fields, "agent", str) or "",
             tools=objects(fields, "tools"),
             context_turns=context_turns,
-            info=_mapping(fields.get("info") or {}, "info"),
+            info=json_object(fields.get("info") or {}, "info"),
         )
 
 
@@ -320,59 +321,19 @@ class PreferencePair:
             rejected=_messages(fields.get("rejected"), "rejected"),
             tools=objects(fields, "tools"),
             task_id=str(fields.get("task_id") or ""),
-            info=_mapping(fields.get("info") or {}, "info"),
+            info=json_object(fields.get("info") or {}, "info"),
         )
-
-
-def is_finite(value: object) -> TypeGuard[int | float]:
-    """Whether a value of a record is a number that a float can hold; true and false are 1 and 0."""
-    try:
-        return isinstance(value, int | float) and math.isfinite(value)
-    except OverflowError:  # JSON's integers may have any number of digits
-        return False
-
-
-def objects(fields: Mapping[str, Any], key: str) -> tuple[Mapping[str, Any], ...]:
-    """A record's list of JSON objects, such as its ``tools``; empty where it has none.
-
-    Raises:
-        DataError: The field holds something else.
-    """
-    value = fields.get(key) or ()
-    if not isinstance(value, list | tuple) or not all(isinstance(item, Mapping) for item in value):
-        raise DataError(f"{key!r} must be a list of JSON objects, as the chat template expects them")
-    return tuple(value)
-
-
-def _mapping(record: object, what: str) -> Mapping[str, Any]:
-    if not isinstance(record, Mapping):
-        raise DataError(f"{what} must be a JSON object, not {type(record).__name__}")
-    return record
-
-
-def _versioned(record: object, what: str) -> Mapping[str, Any]:
-    fields = _mapping(record, what)
-    version = fields.get("schema", SCHEMA_VERSION)
-    if version != SCHEMA_VERSION:
-        raise DataError(f"{what} has schema {version!r}; this version of multiturn reads {SCHEMA_VERSION}")
-    return fields
-
-
-def _text(fields: Mapping[str, Any], key: str) -> str:
-    value = fields.get(key)
-    if not isinstance(value, str) or not value:
-        raise DataError(f"{key!r} is missing or not a string")
-    return value
-
-
-def _optional(fields: Mapping[str, Any], key: str, kind: type) -> Any:
-    value = fields.get(key)
-    if value is None or isinstance(value, kind):
-        return value
-    raise DataError(f"{key!r} is {value!r}; use {'true, false' if kind is bool else 'a string'} or null")
 
 
 def _messages(value: object, key: str) -> tuple[Message, ...]:
     if not isinstance(value, list | tuple):
         raise DataError(f"{key!r} is missing or not a list of messages")
     return tuple(Message.from_json(item) for item in value)
+
+
+def _versioned(record: object, what: str) -> Mapping[str, Any]:
+    fields = json_object(record, what)
+    version = fields.get("schema", SCHEMA_VERSION)
+    if version != SCHEMA_VERSION:
+        raise DataError(f"{what} has schema {version!r}; this version of multiturn reads {SCHEMA_VERSION}")
+    return fields

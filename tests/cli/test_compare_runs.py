@@ -10,6 +10,7 @@ import pytest
 from multiturn.cli.app import run_app
 from multiturn.errors import DataError
 from multiturn.pipeline.load import load_config
+from multiturn.pipeline.manifest import Manifest
 from multiturn.pipeline.run import open_run
 from multiturn.pipeline.run_comparison import compare_episodes
 from multiturn.trajectory import Message, Trajectory
@@ -100,6 +101,19 @@ def test_methods_of_one_run_and_tasks_that_only_one_has(
     assert "    and 18 more (--all lists them)" in said
     assert run_app(["compare", run, run, "--method-a", "dpo", "--method-b", "sft", "--all"]) == 0
     assert "    t37\n" in capsys.readouterr().out
+
+
+def test_an_evaluation_that_is_not_finished_is_called_that(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = make_run(tmp_path / "a", {"dmpo": rewards("11")})
+    second = make_run(tmp_path / "b", {"dmpo": rewards("01")})
+    manifest = Manifest.read(tmp_path / "a" / "manifest.json")
+    manifest.finish("evaluate:dmpo:test", seconds=1.0, result={})
+    assert run_app(["compare", first, second]) == 0
+    said = capsys.readouterr().out
+    assert "the evaluation of b:dmpo is not finished" in said
+    assert "the evaluation of a:dmpo" not in said
 
 
 def test_the_same_rewards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import lzma
+import zipfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,7 +12,6 @@ from test_alfred_engine import KITCHEN
 from test_alfred_environments import HEAT, run_expert, three_games, write_compact
 
 from multiturn.envs.alfred import TASK_TYPES, AlfworldEnvironment, alfworld, parse_problem
-from multiturn.envs.alfred.dataset import read_ids
 from multiturn.envs.alfred.pruning import prune
 from multiturn.errors import ConfigError, DataError
 
@@ -93,9 +93,19 @@ def test_alfworld_reads_its_cache_and_rebuilds_a_broken_one(data: Path, own_cach
     made = cached.stat().st_mtime_ns
     assert alfworld(path=str(data)).tasks("train") == expected
     assert cached.stat().st_mtime_ns == made
-    cached.write_bytes(cached.read_bytes()[:100])
-    assert alfworld(path=str(data)).tasks("train") == expected
-    assert cached.stat().st_mtime_ns != made
+    whole = cached.read_bytes()
+    with zipfile.ZipFile(cached) as archive:
+        index = archive.getinfo("index")
+        begins = index.header_offset + 30 + len("index")
+    # Cut off, and damaged in the middle so that it cannot be unpacked or holds something else.
+    spoilt = [
+        whole[:begins] + fill * index.compress_size + whole[begins + index.compress_size :]
+        for fill in (b"\xff", b"\0")
+    ]
+    for content in (whole[:100], *spoilt):
+        cached.write_bytes(content)
+        assert alfworld(path=str(data)).tasks("train") == expected
+        assert cached.read_bytes() != content
 
 
 def test_alfworld_does_without_a_cache_that_cannot_be_written(
@@ -107,7 +117,17 @@ def test_alfworld_does_without_a_cache_that_cannot_be_written(
     assert len(alfworld(path=str(data)).tasks("train")) == 3
 
 
-@pytest.mark.parametrize("line", ["{broken", '{"id": "a/b"}', '{"id": 1, "task": "x", "pddl": "y"}', "[]"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{broken",
+        '{"id": "a/b"}',
+        '{"id": 1, "task": "x", "pddl": "y"}',
+        "[]",
+        "[" * 100_000,
+        json.dumps({"id": HEAT, "task": "x", "pddl": ""}),
+    ],
+)
 def test_alfworld_names_file_and_line_of_a_bad_row(tmp_path: Path, line: str) -> None:
     with lzma.open(tmp_path / "train.jsonl.xz", "wt", encoding="utf-8") as file:
         file.write(json.dumps({"id": HEAT, "task": "x", "pddl": KITCHEN}) + f"\n{line}\n")
@@ -174,6 +194,16 @@ def test_a_game_in_a_wording_of_its_own_is_played_in_it(tmp_path: Path) -> None:
     assert run_expert(env, f"valid_unseen/{HEAT}")[0]
 
 
+def test_a_help_text_that_no_json_holds_is_shown_as_it_is(tmp_path: Path) -> None:
+    path = write_game_file(tmp_path, HEAT, put="move {o} to {r}")
+    game = json.loads(path.read_text(encoding="utf-8"))
+    game["grammar"] += '{"help.feedback": [{"rhs": " 100\\% \\q"}]}'
+    path.write_text(json.dumps(game), encoding="utf-8")
+    env = alfworld(path=str(tmp_path))
+    env.reset(f"valid_unseen/{HEAT}")
+    assert env.step("help").observation == "100\\% \\q"
+
+
 def test_a_list_of_games_makes_a_split(data: Path, tmp_path: Path) -> None:
     """The split has the listed games in the order of the list, and their ids are those of their own split."""
     games = [task.id for task in alfworld(path=str(data)).tasks("train")]
@@ -220,18 +250,6 @@ def test_a_list_of_games_has_to_be_a_file(data: Path, tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     with pytest.raises(DataError, match="is not a text file"):
         alfworld(path=str(data), split_file=str(tmp_path / "binary"))
-
-
-def test_the_ids_of_the_papers_test_are_134(shared_data: Path) -> None:
-    """They are ids as `split_file` takes them; none is a game for training."""
-    path = shared_data / "eto_indices" / "alfworld" / "gamefile_id.txt"
-    if not path.is_file():
-        pytest.skip("the paper's list is not among the benchmark data")
-    ids = [game_id for _, game_id in read_ids(path)]
-    assert len(ids) == 134
-    assert {game_id.partition("-")[0] for game_id in ids} == set(TASK_TYPES)
-    with lzma.open(shared_data / "alfworld" / "train.jsonl.xz") as file:
-        assert {json.loads(line)["id"] for line in file}.isdisjoint(ids)
 
 
 def test_alfworld_can_be_asked_for_one_wording(data: Path) -> None:

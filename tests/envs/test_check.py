@@ -292,6 +292,13 @@ def test_broken_rules_are_named(broken: type[Counting], level: str, message: str
     assert message in report.describe()
 
 
+def test_a_split_that_does_not_exist_is_the_askers_mistake() -> None:
+    env = Counting()
+    with pytest.raises(ConfigError, match="there is no split 'tset'; there is 'train'"):
+        check_env(env, split="tset")
+    assert env.closed == 2
+
+
 def test_what_is_no_environment() -> None:
     class Half:
         name = "half"

@@ -29,7 +29,7 @@ class NeedsFile:
         return [
             Finding(what="the package is there", ok=True),
             Finding(
-                what=f"[bold]words.txt {'is there' if there else 'is missing'}",
+                what=f"[bold]words.txt\x1b :key: {'is there' if there else 'is missing'}",
                 ok=there,
                 remedy="" if there else "write it",
             ),
@@ -58,7 +58,11 @@ def test_the_command_says_what_to_do(tmp_path: Path) -> None:
     assert isinstance(answer.exception, ConfigError)
     assert "is not ready: 1 of 2 findings are wrong" in str(answer.exception)
     lines = [line.rstrip() for line in answer.stdout.splitlines()]
-    assert lines == ["ok    the package is there", "wrong [bold]words.txt is missing", "      write it"]
+    assert lines == [
+        "ok    the package is there",
+        "wrong [bold]words.txt⟨U+001B⟩ :key: is missing",
+        "      write it",
+    ]
     (tmp_path / "words.txt").touch()
     answer = CliRunner().invoke(app, ["env", "prepare", f"{HERE}:NeedsFile", "--path", str(tmp_path)])
     assert answer.exit_code == 0

@@ -9,6 +9,7 @@ import pytest
 import multiturn
 from multiturn.agents.formats import FORMATS
 from multiturn.envs.protocols import BENCHMARKS, Protocol, protocol_for
+from multiturn.envs.scienceworld.paper import PAPER_SPLITS, paper_tasks
 from multiturn.errors import ConfigError
 
 
@@ -49,8 +50,13 @@ def test_the_example_of_scienceworld_is_what_the_simulator_answers() -> None:
 
 
 def test_the_example_is_no_test_task(protocol: Protocol) -> None:
-    env_is_the_benchmark = protocol.example.environment == protocol.environments[0]
-    assert not env_is_the_benchmark or protocol.example.environment == "scienceworld"
+    """It is a game or a shop that was made up, or a task to train on."""
+    if protocol.example.environment == protocol.environments[0] == "scienceworld":
+        lists = {split: [f"{kind}/{n}" for kind, n in paper_tasks(split)] for split in PAPER_SPLITS}
+        assert protocol.example.task in lists[protocol.train_split]
+        assert not any(protocol.example.task in lists[split] for split in protocol.test_splits)
+    else:
+        assert protocol.example.environment in {"household", "webshop-generated"}
     assert protocol.test_splits
     assert set(protocol.tasks) >= {protocol.train_split, *protocol.test_splits}
 

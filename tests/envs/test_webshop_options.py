@@ -183,6 +183,8 @@ def test_several_files_of_a_kind(data: Path) -> None:
         ("items_shuffle.json", "\udcff", r"items_shuffle\.json: cannot be read"),
         ("items_shuffle.json", '[{"asin": "B1"}]', "product 1 is not as WebShop's files have it"),
         ("items_shuffle.json", "[]", "no synthetic goals"),
+        ("items_shuffle.json", "[" * 100_000, r"items_shuffle\.json: cannot be read"),
+        ("items_ins_v2.json", "[" * 100_000, r"items_ins_v2\.json: cannot be read"),
         ("items_ins_v2.json", "{", r"items_ins_v2\.json: cannot be read"),
         ("items_ins_v2.json", "{}", "no synthetic goals; take the files that belong together"),
         ("items_human_ins.json", "nonsense", r"items_human_ins\.json: cannot be read"),

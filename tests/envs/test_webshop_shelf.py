@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,9 +14,11 @@ from hypothesis import strategies as st
 
 import multiturn
 from multiturn.envs.webshop import prepare, shelf, world
+from multiturn.envs.webshop.disk import build_index
 from multiturn.envs.webshop.generator import Catalogue, generate_catalogue
 from multiturn.envs.webshop.products import read_products
 from multiturn.envs.webshop.shelf import MemoryShelf, StoredShelf, store_products, stream_array
+from multiturn.envs.webshop.world import DataFiles
 from multiturn.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -36,9 +40,11 @@ def test_an_array_comes_in_pieces(values: list[Any], chunk: int) -> None:
         assert list(stream_array(Slow(f"\ufeff {text}"))) == values
 
 
-@pytest.mark.parametrize("text", ["", "{}", '[{"a": 1}', '[{"a": 1}, {"b', '[{"a" 1}]'])
+@pytest.mark.parametrize(
+    "text", ["", "{}", '[{"a": 1}', '[{"a": 1}, {"b', '[{"a" 1}]', '[{"a": ' + "[" * 100_000]
+)
 def test_what_is_no_array_is_said(text: str) -> None:
-    with pytest.raises(ValueError, match=r"no JSON"):
+    with pytest.raises(ValueError, match=r"no JSON|nested too deeply"):
         list(stream_array(io.StringIO(text)))
 
 
@@ -70,6 +76,14 @@ def test_a_stored_shelf_is_the_one_in_memory(catalogue: Catalogue, tmp_path: Pat
     assert "nothing" not in stored
     with pytest.raises(KeyError):
         stored["nothing"]
+
+
+def test_any_folder_will_do(catalogue: Catalogue, tmp_path: Path) -> None:
+    folder = tmp_path / "what? #1 100%20"
+    folder.mkdir()
+    products = list(read_products(catalogue.items, catalogue.attributes, {}))
+    assert len(list(store_products(products, folder / "products.sqlite"))) == 200
+    assert len(StoredShelf(folder / "products.sqlite")) == 200
 
 
 def test_another_file_is_refused(tmp_path: Path) -> None:
@@ -136,3 +150,26 @@ def test_large_data_is_put_on_disk(files: Path, monkeypatch: pytest.MonkeyPatch)
         assert on_disk.reset(task.id) == in_memory.reset(task.id)
         for action in ("search[soft red cotton]", "click[next >]", "search[<c> garden]", "click[< prev]"):
             assert on_disk.step(action) == in_memory.step(action)
+
+
+def test_two_who_prepare_at_once_build_one_index(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (prepare, world):
+        monkeypatch.setattr(module, "LARGE", 100)
+    built: list[Path] = []
+    together = threading.Barrier(2, timeout=60)
+    digest = DataFiles.digest
+
+    def counted(documents: Any, folder: Path, **options: Any) -> None:
+        built.append(folder)
+        build_index(documents, folder, **options)
+
+    def both_begin(own: DataFiles) -> str:
+        together.wait()
+        return digest(own)
+
+    monkeypatch.setattr(prepare, "build_index", counted)
+    monkeypatch.setattr(DataFiles, "digest", both_begin)
+    with ThreadPoolExecutor(2) as pool:
+        for findings in pool.map(prepare.prepare_webshop, [files, files]):
+            assert all(finding.ok for finding in findings)
+    assert len(built) == 1

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
     from pathlib import Path
 
+    from multiturn.envs.webshop.ranker import Ranker
+
 SIZES: Any = {"customization_options": {"Size": [{"value": str(size)} for size in range(40)]}}
 WISH: Any = {
     "attributes": ["easy clean"],
@@ -100,6 +102,7 @@ def shop_of(
     goals: Iterable[Goal] | None = None,
     *,
     nouns: Callable[[str], Collection[str]] = words,
+    ranker: Ranker | None = None,
     show_attributes: bool = False,
 ) -> Shop:
     """A shop with these products, whose prices are the lower ones; by default with a goal for the first."""
@@ -109,7 +112,7 @@ def shop_of(
         shelf=shelf,
         goals=[goal(first)] if goals is None else list(goals),
         prices={asin: each.pricing[0] for asin, each in shelf.items()},
-        ranker=MemoryRanker((asin, each.indexed_text) for asin, each in shelf.items()),
+        ranker=ranker or MemoryRanker((asin, each.indexed_text) for asin, each in shelf.items()),
         nouns=nouns,
         rng=seeded(0),
         show_attributes=show_attributes,

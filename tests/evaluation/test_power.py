@@ -42,6 +42,8 @@ def test_no_difference_takes_no_number() -> None:
     power = tasks_needed([1.0, -1.0])
     assert (power.needed, power.more) == (None, None)
     assert power.detectable > 0
+    assert math.fsum([0.1, 0.2, -0.3]) != 0.0  # what rounding leaves is no difference either
+    assert tasks_needed([0.1, 0.2, -0.3]).needed is None
 
 
 @pytest.mark.parametrize(

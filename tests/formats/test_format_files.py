@@ -62,6 +62,7 @@ def test_a_json_array_knows_its_lines(tmp_path: Path) -> None:
         ('[\n{"messages": []},\n{"messages": 3},\n{"mess', "a.json:4: item 3: is not JSON"),
         ('[\n{"messages": []}\n', "a.json: the array has no end; the file is cut off"),
         ('[\n{"messages": []} {}]', "a.json:2: a comma is missing after item 1"),
+        ('[\n{"messages": []}\n]\n\n[{"messages": []}]', "a.json:5: something follows the end of the array"),
         ("[3]", "a.json:1: a record must be a JSON object, not list"),
     ],
 )
@@ -265,6 +266,21 @@ def test_parquet_there_and_back(tmp_path: Path) -> None:
     (tmp_path / "b.parquet").write_bytes(b"PAR1 and nothing more")
     with pytest.raises(DataError, match=r"b\.parquet: is not a Parquet file that can be read"):
         load_trajectories(tmp_path / "b.parquet")
+
+
+def test_tables_that_are_damaged_inside(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    path = tmp_path / "a.parquet"
+    datasets.Dataset.from_list([GOOD]).to_parquet(path)
+    content = bytearray(path.read_bytes())
+    content[4:60] = b"\xaa" * 56
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.parquet: is not a Parquet file that can be read"):
+        load_trajectories(path)
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "state.json").write_text("{")
+    with pytest.raises(DataError, match="saved: is no dataset that can be read"):
+        load_trajectories(tmp_path / "saved")
 
 
 def test_a_row_of_a_table_is_named(tmp_path: Path) -> None:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from multiturn.errors import ConfigError, DataError
-from multiturn.formats import FORMATS, BadRecord, Context, detect, format_named
+from multiturn.formats import BadRecord, Context, detect, format_named
 from multiturn.formats.base import reward_of
-from multiturn.formats.held import lost_fields
 from multiturn.trajectory import Message, Outcome, PreferencePair, Trajectory
 
 USER = {"role": "user", "content": "Find the cup."}
@@ -133,6 +129,9 @@ def test_the_same_prompt_is_the_same_task() -> None:
     assert first.task_id == other.task_id != third.task_id
     assert first.task_id.startswith("prompt-")
     assert read("openai", {"messages": [USER, YES], "task_id": 5}).task_id == "5"
+    bare, unlike = (read("openai", {"messages": [said, USER, YES]}) for said in (YES, NO))
+    assert bare.task_id.startswith("conversation-")
+    assert bare.task_id != unlike.task_id, "nothing says that these two attempted the same"
 
 
 @pytest.mark.parametrize(
@@ -180,6 +179,33 @@ def test_agentgym() -> None:
     item = read("agentgym", record)
     assert (item.id, item.task_id, item.context_turns, item.num_turns) == ("line-1", "alfworld_3", 1, 1)
     assert format_named("agentgym").write(item) == record
+
+
+@pytest.mark.parametrize(
+    ("name", "record"),
+    [
+        ("trl", {"prompt": [USER], "chosen": [{**YES, "weight": 0}, SEEN, YES], "rejected": [NO]}),
+        (
+            "trl",
+            {"prompt": [USER], "chosen": [YES], "rejected": [{**NO, "weight": 0}, SEEN, {**NO, "weight": 1}]},
+        ),
+        ("sharegpt", {"prompt": [HUMAN], "chosen": [{**GPT, "weight": 0}], "rejected": [GPT]}),
+        ("sharegpt", {"conversations": [HUMAN, {**GPT, "weight": 0}, HUMAN, GPT]}),
+    ],
+)
+@pytest.mark.parametrize("mark", ["weight", "loss"])
+def test_marks_that_a_format_does_not_read_are_counted(name: str, record: dict[str, Any], mark: str) -> None:
+    marked = json.loads(json.dumps(record).replace("weight", mark))
+    context = Context(default_id="line-1")
+    format_named(name).read(marked, context)
+    assert context.unread == {f"message field {mark!r}": 1}
+
+
+def test_marks_in_a_prompt_say_nothing() -> None:
+    context = Context(default_id="line-1")
+    marked = {"prompt": [USER, {**YES, "loss": False}, USER], "chosen": [YES], "rejected": [NO]}
+    format_named("trl").read(marked, context)
+    assert not context.unread
 
 
 def test_etos_pairs_and_llama_factorys() -> None:
@@ -315,80 +341,6 @@ def test_the_field_of_returns_can_be_named_for_our_own_files_too() -> None:
     own = Trajectory(id="a", task_id="t", messages=messages, reward=0.5, info={"score": 0.25}).to_json()
     assert read("multiturn", own).reward == 0.5
     assert read("multiturn", own, reward_fields=("info.score",)).reward == 0.25
-
-
-ODD = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.sampled_from(["", "x", "user", "gpt", "{}", "[1]"]),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(
-                [
-                    "role",
-                    "content",
-                    "from",
-                    "value",
-                    "loss",
-                    "weight",
-                    "tool_calls",
-                    "function",
-                    "name",
-                    "type",
-                    "text",
-                ]
-            ),
-            inner,
-            max_size=4,
-        )
-    ),
-    max_leaves=8,
-)
-MESSAGE = st.fixed_dictionaries(
-    {"role": st.sampled_from(["user", "assistant", "tool_call", 3]), "content": ODD},
-    optional={
-        "tool_calls": ODD,
-        "loss": ODD,
-        "weight": ODD,
-        "function_call": ODD,
-        "token_ids": ODD,
-        "name": ODD,
-    },
-)
-SAID = st.fixed_dictionaries(
-    {"from": st.sampled_from(["human", "gpt", "function_call", None]), "value": ODD}, optional={"loss": ODD}
-)
-COLUMN = st.lists(MESSAGE | SAID | ODD, max_size=4) | ODD
-
-
-@settings(deadline=None, max_examples=150)
-@given(
-    st.dictionaries(
-        st.sampled_from(
-            [
-                *("messages", "prompt", "chosen", "rejected", "conversations", "rejected_messages", "schema"),
-                *("rejected_response", "tools", "functions", "id", "task_id", "reward", "info", "outcome"),
-            ]
-        ),
-        COLUMN,
-        max_size=6,
-    )
-)
-def test_whatever_a_record_holds_is_an_item_or_a_data_error(record: dict[str, Any]) -> None:
-    """And an item can be written in every format, or is refused in words."""
-    for known in FORMATS:
-        known.detects(record)
-        try:
-            item = known.read(record, Context(default_id="x"))
-        except DataError:
-            continue
-        for target in FORMATS:
-            with contextlib.suppress(DataError):
-                written = json.loads(json.dumps(target.write(item)))
-                lost_fields(item, target.read(written, Context(default_id="x")))
 
 
 def test_context_turns_of_our_own_files() -> None:

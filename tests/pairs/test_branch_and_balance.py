@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -104,3 +105,5 @@ def test_tasks_in_several_splits_and_held_out_ones() -> None:
     assert several == "1 task is ('a') in several splits (test, train); keep one split"
     assert both.startswith("2 tasks are ('b', 'c') held out in test.jsonl and among these trajectories")
     assert overlap_warnings(ours[2:], {"x": [task("e", "E")]}) == []
+    without = [dataclasses.replace(each, messages=each.messages[1:]) for each in (ours[0], task("e", "E"))]
+    assert overlap_warnings(without[:1], {"x": without[1:]}) == []

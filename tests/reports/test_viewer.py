@@ -145,6 +145,9 @@ def test_what_cannot_be_shown_is_left_out() -> None:
 def test_numbers_that_are_none_do_not_reach_the_page() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         script_json({"a": math.nan})
+    info = {"chosen_reward": math.nan, "rejected_reward": 10**400}
+    _, data = built([pair(info=info)], {})
+    assert [data["pairs"][0][side]["reward"] for side in ("chosen", "rejected")] == [None, None]
 
 
 @given(st.text())

@@ -152,20 +152,31 @@ def measure(
                         job = {**settings, "variant": variant, "workload": str(folder / _WORKLOAD)}
                         results.append(_run(job, folder, timeout))
                     bar.advance(note=f"{reveal(workload.name)}, {variant}")
-            bench = Bench(
-                machine=_machine(runs),
-                settings={**settings, "rounds": turn + 1},
-                workloads={workload.name: workload.facts() for workload in workloads},
-                measured=tuple(
-                    _merged(workload, variant, runs[workload.name, variant])
-                    for workload in workloads
-                    for variant in variants
-                ),
-                ceiling=tuple(ceiling),
-            )
+            bench = _so_far(workloads, variants, runs, {**settings, "rounds": turn + 1}, ceiling)
             if on_round is not None:
                 on_round(bench)
     return bench
+
+
+def _so_far(
+    workloads: Sequence[Workload],
+    variants: Sequence[str],
+    runs: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]],
+    settings: dict[str, Any],
+    ceiling: Sequence[float],
+) -> Bench:
+    """The figures of the rounds that are finished."""
+    return Bench(
+        machine=_machine(runs),
+        settings=settings,
+        workloads={workload.name: workload.facts() for workload in workloads},
+        measured=tuple(
+            _merged(workload, variant, runs[workload.name, variant])
+            for workload in workloads
+            for variant in variants
+        ),
+        ceiling=tuple(ceiling),
+    )
 
 
 def _run(job: Mapping[str, Any], folder: Path, timeout: float | None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from multiturn.cli import options
-from multiturn.errors import ConfigError, DataError
+from multiturn.errors import ConfigError
 
 if TYPE_CHECKING:
     from multiturn.bench import Bench, Workload
@@ -130,7 +130,4 @@ def _own(path: Path, count: int, model: str, chat_template: str) -> "Workload":
 
     name = DEFAULT_MODEL if model in RANDOM_MODELS else model
     renderer = Renderer(load_policy(name).tokenizer, chat_template=chat_template)
-    rendered = render_pairs(read_pairs(path)[:count], renderer)
-    if not rendered.rows:
-        raise DataError(f"holds no pair to measure with ({rendered.report.describe()})", path=path)
-    return from_pairs(path.stem, rendered.rows)
+    return from_pairs(path.stem, render_pairs(read_pairs(path)[:count], renderer).rows)

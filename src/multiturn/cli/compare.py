@@ -92,6 +92,11 @@ def _figures(each: "RunComparison") -> list[str]:
         f"  {name} counts each task's best sample, chosen by the test's own reward: an oracle"
         for name in each.oracles
     ]
+    lines += [
+        f"  the evaluation of {name} is not finished: its tasks so far are no fair choice; go on with "
+        "multiturn run"
+        for name in each.unfinished
+    ]
     if comparison.excluded:
         lines.append(f"  {len(comparison.excluded)} tasks lost to environment errors are left out")
     return [*lines, *_power_lines(each)]

@@ -51,6 +51,9 @@ def check_env(
 
     Returns:
         The report; its ``ok`` says whether no rule is broken.
+
+    Raises:
+        ConfigError: The environment refuses the split.
     """
     return _Checker(env, split, seed, meter or MemoryMeter()).run(episodes)
 
@@ -154,6 +157,9 @@ class _Checker:
         try:
             tasks = _wire.decode_tasks(_wire.encode_tasks(self._env.tasks(self._split)))
             again = _wire.decode_tasks(_wire.encode_tasks(self._env.tasks(self._split)))
+        except ConfigError:  # there is no such split: that is no fault of the environment's
+            self._close()
+            raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it is a finding
             self._error(where, f"it raised {type(error).__name__}: {error}")
             return []

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
 from multiturn.errors import DataError
-from multiturn.trajectory import Json, Message, Outcome, PreferencePair, Trajectory, is_finite
+from multiturn.fields import is_finite
+from multiturn.trajectory import Json, Message, Outcome, PreferencePair, Trajectory
 
 __all__ = [
     "REWARD_FIELDS",
@@ -103,7 +104,8 @@ def new_trajectory(
     """A trajectory of messages that a format has read, with what the record's other columns say.
 
     Columns that nobody reads end up in ``info``. A record without a task is an attempt at the task that its
-    prompt states: the task's id is ``prompt-`` and a hash of the prompt.
+    prompt states: the task's id is ``prompt-`` and a hash of the prompt. Where there is no prompt either,
+    nobody knows what was attempted; the id is ``conversation-`` and a hash of all messages then.
 
     Args:
         fields: The record.
@@ -131,7 +133,7 @@ def new_trajectory(
     return dataclasses.replace(
         item,
         id=_name(left.pop("id", None), "id") or context.default_id,
-        task_id=_name(left.pop(task_field, None), task_field) or _task_of(item.prompt),
+        task_id=_name(left.pop(task_field, None), task_field) or _task_of(item),
         outcome=Outcome(left.pop("outcome")) if known else Outcome.COMPLETED,
         reward=reward,
         success=success,
@@ -259,6 +261,7 @@ def _info(left: Mapping[str, Any]) -> dict[str, Any]:
     return {**known, **said}
 
 
-def _task_of(prompt: Sequence[Message]) -> str:
-    said = json.dumps([[message.role, message.content] for message in prompt])
-    return f"prompt-{hashlib.sha256(said.encode()).hexdigest()[:12]}"
+def _task_of(item: Trajectory) -> str:
+    kind, messages = ("prompt", item.prompt) if item.prompt else ("conversation", item.messages)
+    said = json.dumps([[message.role, message.content] for message in messages])
+    return f"{kind}-{hashlib.sha256(said.encode()).hexdigest()[:12]}"

@@ -80,11 +80,12 @@ def convert(
     Raises:
         ConfigError: There is no such format, or it cannot hold what ``source`` does.
         DataError: ``source`` cannot be read, holds no rows, or has unusable ones that are not to be skipped.
+        IsADirectoryError: ``target`` is a folder.
         MissingExtraError: A table is read or written, and the package for it is not installed.
     """
     target = Path(target)
-    partial = partial_of(target)
     conversion = _Conversion(RecordReader(source, options), format_named(to, option="--to"), options)
+    partial = partial_of(target)
     try:
         with progress("convert", total=conversion.reader.total) as bar:
             write_records(target, conversion.records(bar))

@@ -13,7 +13,14 @@ from multiturn.trajectory import ROLES, Json, Message
 if TYPE_CHECKING:
     from multiturn.formats.base import Context
 
-__all__ = ["call_objects", "call_texts", "count_context_turns", "message_list", "read_message"]
+__all__ = [
+    "call_objects",
+    "call_texts",
+    "count_context_turns",
+    "count_unread_marks",
+    "message_list",
+    "read_message",
+]
 
 _ROLES: Final = {"developer": "system", "function": "tool"}
 """Other words for our roles."""
@@ -111,6 +118,22 @@ def count_context_turns(scored: Sequence[object]) -> int:
             reason="unscored_turn",
         )
     return turns
+
+
+def count_unread_marks(
+    said: Sequence[Mapping[str, Any]], context: Context, fields: Sequence[str] = ("weight", "loss")
+) -> None:
+    """Count the marks of messages that are not to be learned, in a place where nobody reads them.
+
+    Args:
+        said: Messages, not yet read.
+        context: Counts the fields that are not read.
+        fields: Where marks stand.
+    """
+    for message in said:
+        for field in fields:
+            if message.get(field) is not None and not message[field]:
+                context.unread[f"message field {field!r}"] += 1
 
 
 def call_objects(message: Message) -> Message:

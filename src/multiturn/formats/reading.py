@@ -20,8 +20,18 @@ if TYPE_CHECKING:
     from multiturn.formats.base import Item
     from multiturn.formats.containers import Row
 
-__all__ = ["ReadOptions", "RecordReader", "load_pairs", "load_trajectories", "pairs_of", "trajectories_of"]
+__all__ = [
+    "SHOWN_ROWS",
+    "ReadOptions",
+    "RecordReader",
+    "load_pairs",
+    "load_trajectories",
+    "pairs_of",
+    "trajectories_of",
+]
 
+SHOWN_ROWS: Final = 20
+"""How many unusable rows of one reason are remembered by number."""
 _OTHER: Final = "not_valid"
 """The reason of what a record's own class refuses."""
 
@@ -70,6 +80,7 @@ class RecordReader:
         rows: The rows so far.
         bad: How many of them were unusable, by reason.
         first_bad: The message about the first of them, with its place, by reason.
+        bad_rows: The numbers of the first of them, at most `SHOWN_ROWS`, by reason.
         unread: Fields that hold something and are not read, by name, and how often.
 
     Raises:
@@ -88,6 +99,7 @@ class RecordReader:
         self.rows = 0
         self.bad: collections.Counter[str] = collections.Counter()
         self.first_bad: dict[str, str] = {}
+        self.bad_rows: dict[str, list[int]] = {}
         self.unread: collections.Counter[str] = collections.Counter()
 
     def __iter__(self) -> Iterator[Item]:
@@ -110,6 +122,8 @@ class RecordReader:
                 reason = _reason(row, error)
                 self.bad[reason] += 1
                 self.first_bad.setdefault(reason, str(row.error(str(error), self.path)))
+                if self.bad[reason] <= SHOWN_ROWS:
+                    self.bad_rows.setdefault(reason, []).append(row.number)
                 first_bad = first_bad or (row, str(error))
                 continue
             if first_bad is None or self._options.skip_bad:

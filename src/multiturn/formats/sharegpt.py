@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from multiturn.formats.base import BadRecord, Context, Format, Item, new_pair, new_trajectory
 from multiturn.formats.calls import read_calls, write_calls
-from multiturn.formats.messages import message_list
+from multiturn.formats.messages import count_unread_marks, message_list
 from multiturn.trajectory import Message, Trajectory
 
 if TYPE_CHECKING:
@@ -49,8 +49,11 @@ def _read(record: Mapping[str, Any], context: Context) -> Item:
     column = "conversations" if record.get("conversations") is not None else "prompt"
     messages = _system(record) + _side(record, column, context)
     if column == "conversations" and record.get("chosen") is None:
+        count_unread_marks(_said_of(record, column), context, ("loss",))
         return new_trajectory(record, messages, context, read=_COLUMNS)
     sides = (messages, _side(record, "chosen", context), _side(record, "rejected", context))
+    for side in ("chosen", "rejected"):
+        count_unread_marks(_said_of(record, side), context, ("loss",))
     return new_pair(record, sides, context, read=_COLUMNS)
 
 
@@ -64,9 +67,13 @@ def _system(record: Mapping[str, Any]) -> list[Message]:
 
 
 def _side(record: Mapping[str, Any], column: str, context: Context) -> list[Message]:
-    value = record.get(column)
-    said = message_list([value] if isinstance(value, Mapping) else value, column)
+    said = _said_of(record, column)
     return [read_said(message, f"{column}[{i}]", context) for i, message in enumerate(said)]
+
+
+def _said_of(record: Mapping[str, Any], column: str) -> list[Mapping[str, Any]]:
+    value = record.get(column)
+    return message_list([value] if isinstance(value, Mapping) else value, column)
 
 
 def read_said(message: Mapping[str, Any], place: str, context: Context) -> Message:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from multiturn.formats.base import BadRecord, Context, Format, Item, new_pair, shared_prompt
-from multiturn.formats.messages import message_list, read_message
+from multiturn.formats.messages import count_unread_marks, message_list, read_message
 from multiturn.trajectory import PreferencePair
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ def _detects(record: Mapping[str, Any]) -> bool:
 
 
 def _read(record: Mapping[str, Any], context: Context) -> Item:
+    for column in ("chosen", "rejected"):
+        count_unread_marks(message_list(record.get(column), column), context)
     chosen, rejected = _side(record, "chosen", context), _side(record, "rejected", context)
     if record.get("prompt"):
         prompt = _side(record, "prompt", context)

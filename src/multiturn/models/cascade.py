@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from multiturn.models.autocast import computed_in
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -173,14 +175,10 @@ def cascade_attention(
     widest = max(size, query.shape[-1])
     query, key, value = (_as_kernels_take_it(tensor, widest) for tensor in (query, key, value))
     plan = _Plan(forest, scale, kernel_for(query) if kernel is None else kernel)
-    device = query.device.type
-    # As for torch's own attention, which leaves float64 alone.
-    if torch.is_autocast_enabled(device) and query.dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(device)
-        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    dtype = computed_in(query)
     attend: Any = _Cascade.apply
-    with torch.autocast(device, enabled=False):
-        output: Tensor = attend(query, key, value, plan)
+    with torch.autocast(query.device.type, enabled=False):
+        output: Tensor = attend(query.to(dtype), key.to(dtype), value.to(dtype), plan)
     return output[..., :size]
 
 

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from multiturn.models.autocast import computed_in
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -183,7 +185,7 @@ def grouped_attention(
     """
     plan = _Plan(tuple(groups), scale, FlashKernel() if kernel is None else kernel)
     attend: Any = _Grouped.apply
-    dtype = _computed_in(query)
+    dtype = computed_in(query)
     rows = [tensor[0].transpose(0, 1).to(dtype).contiguous() for tensor in (query, key, value)]
     with torch.autocast(query.device.type, enabled=False):
         output: Tensor = attend(*rows, plan)
@@ -192,7 +194,7 @@ def grouped_attention(
 
 def takes_groups(query: Tensor, key: Tensor, value: Tensor) -> bool:
     """Whether `FlashKernel` takes these ``[1, H, N, D]``, ``[1, G, N, D]`` and ``[1, G, N, D]``."""
-    half = _computed_in(query) in (torch.bfloat16, torch.float16)
+    half = computed_in(query) in (torch.bfloat16, torch.float16)
     size = query.shape[-1]
     sizes = size == key.shape[-1] == value.shape[-1] and size <= _LARGEST_HEAD and size % 8 == 0
     return (
@@ -205,14 +207,6 @@ def _has_flash(device: torch.device) -> bool:
     """Whether torch's flash attention runs on a GPU: NVIDIA's from Ampere on."""
     built = torch.version.cuda is not None and torch.backends.cuda.is_flash_attention_available()
     return built and torch.cuda.get_device_capability(device) >= (8, 0)
-
-
-def _computed_in(tensor: Tensor) -> torch.dtype:
-    """The dtype of attention over a tensor: autocast's, as for torch's own, which leaves float64 alone."""
-    device = tensor.device.type
-    if torch.is_autocast_enabled(device) and tensor.dtype != torch.float64:
-        return torch.get_autocast_dtype(device)
-    return tensor.dtype
 
 
 class _Plan(NamedTuple):

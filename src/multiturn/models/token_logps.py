@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from multiturn.models.autocast import computed_in
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -72,10 +74,7 @@ def token_logps(
     Returns:
         ``[U]`` nats, float32 (float64 for float64 inputs).
     """
-    device = hidden.device.type
-    compute = weight.dtype
-    if torch.is_autocast_enabled(device) and compute != torch.float64:  # which autocast leaves alone
-        compute = torch.get_autocast_dtype(device)
+    compute = computed_in(weight)
     if _cuts(hidden, bias, shape, compute):
         return _cut_cross_entropy(hidden.to(compute), weight.to(compute), targets, shape)
     score: Any = _TokenLogps.apply

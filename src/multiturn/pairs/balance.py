@@ -106,7 +106,7 @@ def overlap_warnings(
         names = sorted({name for task in several for name in splits[task]})
         warnings.append(f"{_tasks(several)} in several splits ({', '.join(names)}); keep one split")
     ids = {trajectory.task_id for trajectory in trajectories}
-    prompts = {_prompt(trajectory) for trajectory in trajectories}
+    prompts = {_prompt(trajectory) for trajectory in trajectories} - {()}  # what has none says no task
     for name, others in held_out.items():
         both = list(dict.fromkeys(o.task_id for o in others if o.task_id in ids or _prompt(o) in prompts))
         if both:

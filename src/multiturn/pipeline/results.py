@@ -148,7 +148,7 @@ def show_results(directory: RunDirectory) -> None:
             f"{directory.summary}: is missing; make it again with: multiturn report {directory.root}"
         )
     summary = json.loads(directory.summary.read_text(encoding="utf-8"))
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     console.print()
     console.print(format_table(summary))
     console.print(summary["headline"], markup=False)
@@ -170,7 +170,7 @@ def show_evaluation(name: str, trajectories: Sequence[Trajectory]) -> None:
     figures = summarize(trajectories)
     split = trajectories[0].split or "tasks"
     summary = build_summary(run={"name": name}, evaluations={split: {name: figures}}, baseline=name)
-    Console(highlight=False).print(format_table(summary))
+    Console(highlight=False, emoji=False).print(format_table(summary))
 
 
 def _environment(episodes: dict[str, dict[str, list[Trajectory]]]) -> str:

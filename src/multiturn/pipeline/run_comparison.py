@@ -40,6 +40,8 @@ class RunComparison:
         only_first: How many tasks only the first policy evaluated.
         only_second: How many only the second did.
         oracles: Which of the two is a best of several samples, chosen by the test's own reward.
+        unfinished: Whose evaluation is not at its end. Its short episodes came first, so a comparison is of
+            tasks that are no fair choice.
     """
 
     split: str
@@ -50,6 +52,7 @@ class RunComparison:
     only_first: int
     only_second: int
     oracles: tuple[str, ...] = ()
+    unfinished: tuple[str, ...] = ()
 
 
 def compare_runs(
@@ -101,7 +104,12 @@ def compare_runs(
             for (directory, config), method in zip(runs, chosen, strict=True)
         ]
         compared = compare_episodes(sides[0], sides[1], names=names, split=split, level=level)
-        found.append(dataclasses.replace(compared, oracles=oracles))
+        unfinished = tuple(
+            name
+            for name, (directory, _), method in zip(names, runs, chosen, strict=True)
+            if f"evaluate:{method}:{split}" not in Manifest.read(directory.manifest).stages
+        )
+        found.append(dataclasses.replace(compared, oracles=oracles, unfinished=unfinished))
     return found
 
 

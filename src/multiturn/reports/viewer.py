@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from markupsafe import Markup
 
+from multiturn.fields import is_finite
 from multiturn.reports.turns import SIDES, pair_turns
 from multiturn.reports.untrusted import clip, reveal
 from multiturn.reports.words import label
-from multiturn.trajectory import is_finite
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from multiturn.errors import DataError
-from multiturn.trajectory import Message, PreferencePair, Trajectory, objects
+from multiturn.fields import objects
+from multiturn.trajectory import Message, PreferencePair, Trajectory
 
 __all__ = ["Conversation", "Row", "Rows", "read_pair", "read_trajectory"]
 

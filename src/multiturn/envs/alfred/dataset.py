@@ -15,6 +15,7 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from multiturn.cache import cache_root
 from multiturn.envs.alfred.games import TASK_TYPES
 from multiturn.envs.alfred.logic import Logic
 from multiturn.errors import ConfigError, DataError
@@ -22,7 +23,7 @@ from multiturn.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["DATA_VARIABLE", "SPLITS", "Entry", "RawGame", "SplitFiles", "open_splits", "read_ids"]
+__all__ = ["DATA_VARIABLE", "SPLITS", "Entry", "RawGame", "SplitFiles", "open_splits"]
 
 DATA_VARIABLE = "MULTITURN_ALFWORLD_DATA"
 SPLITS = ("train", "valid_seen", "valid_unseen")
@@ -139,43 +140,6 @@ def open_splits(path: str | Path | None) -> dict[str, SplitFiles]:
     return splits
 
 
-def read_ids(path: Path) -> Iterator[tuple[int, str]]:
-    """The game ids of a list.
-
-    Args:
-        path: A text file with an id (``<folder>/<trial>``) in each line. Empty lines, and what follows a
-            ``#``, do not count; neither does a split in front of an id, or ``/game.tw-pddl`` behind it.
-
-    Yields:
-        The number of the line, from 1, and the id.
-
-    Raises:
-        ConfigError: There is no such file.
-        DataError: A line is no id, or an id comes twice.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise ConfigError(f"the file with game ids cannot be read: {error}; see `split_file`") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"is not a text file with game ids ({error})", path=path) from error
-    seen: dict[str, int] = {}
-    for number, line in enumerate(lines, start=1):
-        text = line.partition("#")[0].strip()
-        if not text:
-            continue
-        parts = text.removesuffix("/game.tw-pddl").split("/")
-        game_id = "/".join(parts[-2:])
-        if len(parts) < 2 or not all(parts[-2:]):
-            raise DataError(f"{text!r} is not a game id, <folder>/<trial>", path=path, line=number)
-        if game_id in seen:
-            raise DataError(
-                f"the game {game_id!r} stands in line {seen[game_id]} already", path=path, line=number
-            )
-        seen[game_id] = number
-        yield number, game_id
-
-
 class _CompactFiles:
     """A ``.jsonl.xz`` file with a game in each row: id, task, pddl.
 
@@ -213,11 +177,8 @@ class _CompactFiles:
     def _opened(self) -> tuple[zipfile.ZipFile, tuple[Entry, ...]]:
         if self._open is None:
             name = f"{self._path.name.partition('.')[0]}-{self._digest}-{_CACHE_VERSION}.zip"
-            cached = _cache_folder() / name
-            try:
-                self._open = _index(zipfile.ZipFile(cached))
-            except (OSError, zipfile.BadZipFile, KeyError, ValueError):
-                self._open = _index(self._build(cached))
+            cached = cache_root() / "alfworld" / name
+            self._open = _indexed(cached) or _index(self._build(cached))
         return self._open
 
     def _build(self, cached: Path) -> zipfile.ZipFile:
@@ -247,13 +208,14 @@ class _CompactFiles:
     def _rows(self) -> Iterator[tuple[str, str]]:
         """The id and the text of each row."""
         number = 1
+        seen: set[str] = set()
         try:
             with lzma.open(self._path, "rt", encoding="utf-8") as file:
                 for line in file:
                     if line.strip():
-                        yield _row_id(line), line
+                        yield _new_id(line, seen), line
                     number += 1
-        except (ValueError, KeyError, TypeError, lzma.LZMAError, EOFError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError, lzma.LZMAError, EOFError) as error:
             raise DataError(
                 f"is not a row of an ALFWorld game with id, task and pddl ({error!r})",
                 path=self._path,
@@ -261,12 +223,29 @@ class _CompactFiles:
             ) from error
 
 
-def _row_id(line: str) -> str:
+def _new_id(line: str, seen: set[str]) -> str:
+    """The id of a row, which is added to those that were `seen`."""
     record = json.loads(line)
     game_id, task, pddl = record["id"], record["task"], record["pddl"]
     if not all(isinstance(value, str) for value in (game_id, task, pddl)):
         raise TypeError("id, task and pddl have to be texts")
+    if game_id in seen:
+        raise ValueError(f"the id {game_id!r} stands in an earlier row already")
+    seen.add(game_id)
     return str(game_id)
+
+
+def _indexed(cached: Path) -> tuple[zipfile.ZipFile, tuple[Entry, ...]] | None:
+    """An archive that was made before; None where there is none that can be read."""
+    try:
+        archive = zipfile.ZipFile(cached)
+    except (OSError, zipfile.BadZipFile):
+        return None
+    try:
+        return _index(archive)
+    except (OSError, zipfile.BadZipFile, zlib.error, KeyError, ValueError, TypeError):
+        archive.close()
+        return None
 
 
 def _index(archive: zipfile.ZipFile) -> tuple[zipfile.ZipFile, tuple[Entry, ...]]:
@@ -334,13 +313,8 @@ class _GameFolders:
             data = json.loads(path.read_text(encoding="utf-8"))
             logic = Logic(domain=str(data.get("pddl_domain", "")), grammar=data["grammar"])
             pddl, task = data["pddl_problem"], _TASK.search(logic.grammar)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DataError(f"is not a game of ALFWorld ({error!r})", path=path) from error
         if task is None:
             raise DataError('is not a game of ALFWorld: its grammar has no "Your task is to: ..."', path=path)
         return RawGame(task=f"{task[1].strip()}.", pddl=pddl, logic=logic)
-
-
-def _cache_folder() -> Path:
-    base = os.environ.get("MULTITURN_CACHE")
-    return (Path(base).expanduser() if base else Path.home() / ".cache" / "multiturn") / "alfworld"

@@ -102,5 +102,13 @@ def wording_of(domain: str, grammar: str) -> Grammar:
         arrives_at_receptacle=arrives,
         cleans_in_any_sink=cleans,
         # TextWorld's parser skips the blanks that a sentence begins with.
-        help=json.loads(answer[1]).lstrip() if answer is not None else None,
+        help=_unquoted(answer[1]).lstrip() if answer is not None else None,
     )
+
+
+def _unquoted(text: str) -> str:
+    """A sentence as a grammar has it, in quotation marks; what no reader of JSON takes stays as it is."""
+    try:
+        return str(json.loads(text, strict=False))
+    except ValueError:
+        return text[1:-1]

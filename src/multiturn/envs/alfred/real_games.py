@@ -7,9 +7,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from multiturn.envs.alfred.dataset import SPLITS, open_splits, read_ids
+from multiturn.envs.alfred.dataset import SPLITS, open_splits
 from multiturn.envs.alfred.environment import PYTHON, AlfredEnvironment
 from multiturn.envs.alfred.expert import LIKELY
+from multiturn.envs.alfred.game_list import read_ids
 from multiturn.envs.alfred.games import Game
 from multiturn.envs.alfred.logic import wording_of
 from multiturn.envs.alfred.pddl import parse_problem

@@ -58,7 +58,7 @@ def webshop(
         DataError: A file cannot be read.
         MissingExtraError: The reward needs spaCy, and it is not installed.
     """
-    goals = None if split_file is None else _split_file(Path(split_file))
+    goals = None if split_file is None else _split_file(Path(split_file).expanduser())
     checked = _checked("webshop", observation=observation, max_turns=max_turns, seed=seed, limit=limit)
     world = open_world(path, human=human_goals, seed=seed, show_attributes=show_attributes)
     return WebShop(world, goals=goals, exclude_overlap=exclude_overlap, admissible=admissible, **checked)

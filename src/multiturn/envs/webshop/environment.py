@@ -58,7 +58,7 @@ class WebShop:
         max_turns: The turn limit.
         limit: How many goals a split has at most; one number, or one for each split.
         goals: For splits that are given by a list, the numbers of their goals.
-        exclude_overlap: Whether goals whose product is asked for in a test split are left out of ``train``.
+        exclude_overlap: Whether goals whose product is asked for in another split are left out of ``train``.
         admissible: Whether `Step.info` lists the admissible commands.
     """
 

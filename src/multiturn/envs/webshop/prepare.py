@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
+from filelock import FileLock
+
 from multiturn.cache import cached_folder, is_complete
 from multiturn.envs.prepare import Finding
 from multiturn.envs.webshop.disk import DiskRanker, build_index
@@ -65,8 +67,11 @@ def prepare_webshop(path: Path | str | None = None) -> list[Finding]:
 def _prepare(files: DataFiles, digest: str, *, large: bool) -> None:
     folder = prepared_folder(digest)
     index = index_folder(digest)
-    if large and not _is_sound(index):
-        build_index(((p.asin, p.indexed_text) for p in files.read()), index, source=digest)
+    if large:
+        index.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(index.parent / f".{index.name}.prepare.lock"):
+            if not _is_sound(index):  # nor has another process built it meanwhile
+                build_index(((p.asin, p.indexed_text) for p in files.read()), index, source=digest)
     nouns = None if is_complete(folder) else SpacyNouns()
 
     def build(partial: Path) -> None:

@@ -95,7 +95,9 @@ class StoredShelf:
 
     def __init__(self, file: Path) -> None:
         try:
-            self._database = sqlite3.connect(f"file:{file}?mode=ro", uri=True, check_same_thread=False)
+            # As an address, in which a folder's name may hold a "#" or a "?".
+            address = f"{file.absolute().as_uri()}?mode=ro"
+            self._database = sqlite3.connect(address, uri=True, check_same_thread=False)
             (version,) = self._database.execute("PRAGMA user_version").fetchone()
             (self._length,) = self._database.execute("SELECT count(*) FROM product").fetchone()
         except sqlite3.Error as error:
@@ -211,6 +213,8 @@ def stream_array(file: TextIO) -> Iterator[Any]:
                 return
             try:
                 value, place = decode(text, start)
+            except RecursionError:
+                raise ValueError(f"something is nested too deeply before byte {file.tell():,}") from None
             except ValueError:
                 break  # it goes on in the next chunk
             yield value

@@ -241,7 +241,7 @@ def read_json(file: Path) -> Any:
     """
     try:
         return json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{file}: cannot be read ({error}); get the file again") from None
 
 
