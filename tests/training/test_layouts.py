@@ -9,11 +9,13 @@ import pytest
 import torch
 from training_samples import lora, pair, pairs, policy, trajectories, weights
 from transformers import TrainerCallback
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from multiturn.errors import ConfigError, LayoutError, TrainingError
 from multiturn.models import attention, logps
 from multiturn.training import DMPOConfig, DMPOTrainer, SFTConfig, SFTTrainer
 from multiturn.training import forwards as forwards_module
+from multiturn.training.forwards import Forwards
 
 EXPERT = [pair(0, rejected=1 + i) | {"id": f"expert-{i}"} for i in range(4)]
 """Four pairs of one task that share their chosen side."""
@@ -129,6 +131,29 @@ def test_where_the_time_went_is_told(
     assert "of the tokens were shared" in told
     seconds = trainer.clock.seconds()
     assert all(seconds[name] > 0 for name in ("data", "forward", "backward", "reference", "optimizer"))
+
+
+def test_the_check_recomputes_activations_where_the_training_does(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise it takes more memory than the training that it is to make safe."""
+    seen: list[bool] = []
+    own = Forwards._loss_and_norm
+
+    def watched(self: Forwards, model: Any, *arguments: Any, **options: Any) -> tuple[float, float]:
+        layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+        seen.extend(layer.gradient_checkpointing and layer.training for layer in layers)
+        return own(self, model, *arguments, **options)
+
+    monkeypatch.setattr(Forwards, "_loss_and_norm", watched)
+    _train(tmp_path / "plain")
+    assert seen
+    assert not any(seen)
+    seen.clear()
+    result = _train(tmp_path / "recomputed", gradient_checkpointing=True)
+    assert seen
+    assert all(seen)
+    assert result["trainer"].forwards.layout == "forest"
 
 
 def test_a_layout_that_computes_something_else_is_given_up_loudly(

@@ -33,6 +33,7 @@ __all__ = [
     "merge_adapter",
     "name_of",
     "open_model",
+    "recompute_activations",
     "render_sets",
     "require_trainable",
 ]
@@ -138,6 +139,17 @@ def require_trainable(model: Any) -> None:
 def name_of(model: Any) -> str:
     """The name, hub id or folder that a model was loaded from; empty for one that was made in memory."""
     return str(getattr(bare_model(model).config, "_name_or_path", "") or "")
+
+
+def recompute_activations(model: Any, args: TurnTrainingArguments) -> None:
+    """Set a model to recompute its activations, if the settings say so.
+
+    Transformers does it too, when training begins, but by then a pass of the model has been checked.
+    """
+    if getattr(args, "activation_checkpointing", None) or args.gradient_checkpointing:
+        # Transformers 5.23 has another name for it than versions before.
+        name = "activation_checkpointing_enable"
+        getattr(model, name if hasattr(model, name) else "gradient_checkpointing_enable")()
 
 
 def adapter_settings(model: Any) -> dict[str, Json]:

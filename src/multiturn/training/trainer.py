@@ -16,7 +16,7 @@ from multiturn.training.data import RenderedRows
 from multiturn.training.metrics import MetricMeans, refuse_non_finite
 from multiturn.training.model_card import Origin
 from multiturn.training.reporting import ReportingTrainer
-from multiturn.training.setup import render_sets, require_trainable
+from multiturn.training.setup import recompute_activations, render_sets, require_trainable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -138,6 +138,7 @@ class TurnTrainer(ReportingTrainer):
         self._means["train"].clear()  # of an earlier training, one that was broken off for example
         self.before_wrapping()
         if not self.sharded:
+            recompute_activations(self.model, self.args)
             self._make_ready(self.model)
 
     @override
