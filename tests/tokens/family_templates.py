@@ -5,23 +5,16 @@ They are ours; what they have in common with the originals is where text goes an
 
 from __future__ import annotations
 
-import dataclasses
-from typing import TYPE_CHECKING
-
-from token_templates import DEFAULT_SYSTEM, LLAMA3, MISTRAL, byte_level, sentencepiece_like
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from transformers import PreTrainedTokenizerBase
-
-_CALLS = (
+_CALLS_BEGIN = (
     "{%- for call in message['tool_calls'] or [] -%}"
     "{%- set arguments = call['function']['arguments'] -%}"
     "{{ '' if loop.first and not message['content'] else '\n' }}"
     "{{ '<tool_call>\n{\"name\": ' + call['function']['name'] | tojson + ', \"arguments\": ' }}"
-    "{{ (arguments if arguments is string else arguments | tojson) + '}\n</tool_call>' }}{%- endfor -%}"
 )
+_CALLS_END = "{{ '}\n</tool_call>' }}{%- endfor -%}"
+_CALLS = _CALLS_BEGIN + "{{ arguments if arguments is string else arguments | tojson }}" + _CALLS_END
+# Arguments that are text already become a text within the text.
+_CALLS_OF_OBJECTS = _CALLS_BEGIN + "{{ arguments | tojson }}" + _CALLS_END
 _RESULTS = (
     "{%- if loop.first or loop.previtem['role'] != 'tool' -%}{{ '<|im_start|>user' }}{%- endif -%}"
     "{{ '\n<tool_response>\n' + message['content'] + '\n</tool_response>' }}"
@@ -43,28 +36,54 @@ LLAMA2 = (
     "{%- endfor -%}"
 )
 
-# Mistral v0.3: the system message goes into the LAST user message, so it moves; tool calls and results.
+# Llama 3.1: a system message in any case; one call at a time, whose arguments are called parameters; what is
+# said beside a call is left out; results are JSON strings.
+LLAMA31 = (
+    "{{ bos_token }}"
+    "{%- set first = 1 if messages[0]['role'] == 'system' else 0 -%}"
+    "{{ '<|start_header_id|>system<|end_header_id|>\n\nToday is a day.\n\n' }}"
+    "{{ (messages[0]['content'] | trim if first else '') + '<|eot_id|>' }}"
+    "{%- for message in messages[first:] -%}"
+    "{%- set role = 'ipython' if message['role'] == 'tool' else message['role'] -%}"
+    "{{ '<|start_header_id|>' + role + '<|end_header_id|>\n\n' }}"
+    "{%- if loop.first -%}"
+    "{%- for tool in tools or [] -%}{{ tool | tojson + '\n\n' }}{%- endfor -%}{%- endif -%}"
+    "{%- if 'tool_calls' in message -%}"
+    "{%- if message['tool_calls'] | length != 1 -%}{{ raise_exception('one call at once') }}{%- endif -%}"
+    "{%- set function = message['tool_calls'][0]['function'] -%}"
+    "{{ '{\"name\": \"' + function['name'] + '\", \"parameters\": ' }}"
+    "{{ function['arguments'] | tojson + '}' }}"
+    "{%- elif message['role'] == 'tool' -%}{{ message['content'] | tojson }}"
+    "{%- else -%}{{ message['content'] | trim }}{%- endif -%}{{ '<|eot_id|>' }}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}"
+    "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{%- endif -%}"
+)
+
+# Mistral v0.3: the system message is written only while a user message is the last, in that message; the
+# tools go before the last user message; what is said beside a call is left out; ids have nine characters.
 MISTRAL_V3 = (
     "{{ bos_token }}"
-    "{%- if tools -%}{{ '[AVAILABLE_TOOLS] ' + tools | tojson + '[/AVAILABLE_TOOLS]' }}{%- endif -%}"
     "{%- set first = 1 if messages[0]['role'] == 'system' else 0 -%}"
     "{%- set ns = namespace(last=0) -%}"
     "{%- for message in messages -%}{%- if message['role'] == 'user' -%}{%- set ns.last = loop.index0 -%}"
     "{%- endif -%}{%- endfor -%}"
     "{%- for message in messages[first:] -%}"
     "{%- if message['role'] == 'user' -%}"
-    "{%- set moved = first and loop.index0 + first == ns.last -%}"
-    "{%- set preamble = messages[0]['content'] + '\n\n' if moved else '' -%}"
-    "{{ '[INST] ' + preamble + message['content'] + ' [/INST]' }}"
+    "{%- if tools and loop.index0 + first == ns.last -%}"
+    "{{ '[AVAILABLE_TOOLS] ' + tools | tojson + '[/AVAILABLE_TOOLS]' }}{%- endif -%}"
+    "{%- set preamble = messages[0]['content'] + '\n\n' if first and loop.last else '' -%}"
+    "{{ '[INST] ' + preamble + message['content'] + '[/INST]' }}"
     "{%- elif message['role'] == 'tool' -%}"
-    "{{ '[TOOL_RESULTS] ' + {'content': message['content']} | tojson + '[/TOOL_RESULTS]' }}"
+    "{{ '[TOOL_RESULTS] {\"content\": ' + message['content'] | tojson + ', \"call_id\": ' }}"
+    "{{ message['tool_call_id'] | tojson + '}[/TOOL_RESULTS]' }}"
     "{%- elif message['tool_calls'] -%}"
     "{{ '[TOOL_CALLS] [' }}{%- for call in message['tool_calls'] -%}"
-    "{%- set arguments = call['function']['arguments'] -%}"
-    "{{ '{\"name\": ' + call['function']['name'] | tojson + ', \"arguments\": ' }}"
-    "{{ (arguments if arguments is string else arguments | tojson) + '}' + (']' if loop.last else ', ') }}"
+    "{%- if call['id'] | length != 9 -%}{{ raise_exception('ids must have nine characters') }}{%- endif -%}"
+    "{{ (call['function'] | tojson)[:-1] + ', \"id\": ' + call['id'] | tojson }}"
+    "{{ '}]' if loop.last else '}, ' }}"
     "{%- endfor -%}{{ eos_token }}"
-    "{%- else -%}{{ ' ' + message['content'] + eos_token }}{%- endif -%}"
+    "{%- else -%}{{ ' ' + message['content'] | trim + eos_token }}{%- endif -%}"
     "{%- endfor -%}"
 )
 
@@ -75,6 +94,19 @@ QWEN25 = (
     "{%- for tool in tools or [] -%}{{ '\n' + tool | tojson }}{%- endfor -%}{{ '<|im_end|>\n' }}"
     "{%- for message in messages[first:] -%}"
     "{%- if message['role'] == 'tool' -%}" + _RESULTS + "{%- else -%}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] }}"
+    + _CALLS_OF_OBJECTS
+    + "{{ '<|im_end|>\n' }}{%- endif -%}{%- endfor -%}"
+    + _CHATML_PROMPT
+)
+
+# Qwen 3 Instruct (2507): as Qwen 2.5 without a system message of its own; contents are never taken apart.
+QWEN3_INSTRUCT = (
+    "{%- set first = 1 if messages[0]['role'] == 'system' else 0 -%}"
+    "{%- if first or tools -%}{{ '<|im_start|>system\n' + (messages[0]['content'] if first else '') }}"
+    "{%- for tool in tools or [] -%}{{ '\n' + tool | tojson }}{%- endfor -%}{{ '<|im_end|>\n' }}{%- endif -%}"
+    "{%- for message in messages[first:] -%}"
+    "{%- if message['role'] == 'tool' -%}" + _RESULTS + "{%- else -%}"
     "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] }}" + _CALLS + "{{ '<|im_end|>\n' }}"
     "{%- endif -%}{%- endfor -%}" + _CHATML_PROMPT
 )
@@ -82,7 +114,8 @@ QWEN25 = (
 # Qwen 3: thinking is kept after the last user message only; the last answer gets an empty one without it.
 QWEN3 = (
     "{%- set first = 1 if messages[0]['role'] == 'system' else 0 -%}"
-    "{%- if first -%}{{ '<|im_start|>system\n' + messages[0]['content'] + '<|im_end|>\n' }}{%- endif -%}"
+    "{%- if first or tools -%}{{ '<|im_start|>system\n' + (messages[0]['content'] if first else '') }}"
+    "{%- for tool in tools or [] -%}{{ '\n' + tool | tojson }}{%- endfor -%}{{ '<|im_end|>\n' }}{%- endif -%}"
     "{%- set ns = namespace(last=0) -%}"
     "{%- for message in messages -%}{%- if message['role'] == 'user' -%}{%- set ns.last = loop.index0 -%}"
     "{%- endif -%}{%- endfor -%}"
@@ -128,11 +161,12 @@ GEMMA3 = (
     "{%- if add_generation_prompt -%}{{ '<start_of_turn>model\n' }}{%- endif -%}"
 )
 
-# Phi 3: an end-of-text token after what is not to be continued, which another turn takes away again.
+# Phi 3: an end-of-text token after what is not to be continued, which another turn takes away again; messages
+# of other roles than its three are left out.
 PHI3 = (
-    "{%- for message in messages -%}"
+    "{%- for message in messages -%}{%- if message['role'] in ('system', 'user', 'assistant') -%}"
     "{{ '<|' + message['role'] + '|>\n' + message['content'] + '<|end|>\n' }}"
-    "{%- endfor -%}"
+    "{%- endif -%}{%- endfor -%}"
     "{{ '<|assistant|>\n' if add_generation_prompt else eos_token }}"
 )
 
@@ -144,121 +178,17 @@ PHI4 = (
     "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant<|im_sep|>' }}{%- endif -%}"
 )
 
-# DeepSeek's reasoning models: the generation prompt opens the thinking, which is dropped from every answer.
+# DeepSeek's reasoning models: the generation prompt opens the thinking, which is dropped from every answer;
+# calls are written only where the content is null, and results nowhere.
 DEEPSEEK = (
     "{{ bos_token }}"
     "{%- for message in messages -%}"
     "{%- if message['role'] == 'system' -%}{{ message['content'] }}"
     "{%- elif message['role'] == 'user' -%}{{ '<\uff5cUser\uff5c>' + message['content'] }}"
-    "{%- else -%}"
+    "{%- elif message['content'] is none -%}"
+    "{{ '<\uff5cAssistant\uff5c>' + message['tool_calls'][0]['function']['name'] + eos_token }}"
+    "{%- elif message['role'] == 'assistant' -%}"
     "{{ '<\uff5cAssistant\uff5c>' + message['content'].split('</think>')[-1] + eos_token }}{%- endif -%}"
     "{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{ '<\uff5cAssistant\uff5c><think>\n' }}{%- endif -%}"
 )
-
-_TAGS = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>")
-_LLAMA3_TOKENS = tuple(
-    f"<|{name}|>" for name in ("begin_of_text", "end_of_text", "start_header_id", "end_header_id", "eot_id")
-)
-_GEMMA_TOKENS = ("<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>")
-_PHI3_TOKENS = ("<|endoftext|>", "<|user|>", "<|system|>", "<|assistant|>", "<|end|>")
-_PHI4_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_sep|>", "<|im_end|>")
-_DEEPSEEK_TOKENS = (
-    "<\uff5cbegin▁of▁sentence\uff5c>",
-    "<\uff5cend▁of▁sentence\uff5c>",
-    "<\uff5cUser\uff5c>",
-    "<\uff5cAssistant\uff5c>",
-)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Family:
-    """A family of models.
-
-    Attributes:
-        tokenizer: Makes a tokenizer with the family's structure.
-        end: The text of the token that ends an assistant turn.
-        bos: The token that begins a conversation, once; None where there is none.
-        system: Whether a system message is taken, and stays where it is.
-        talk: Whether conversations of several turns without thinking are taken.
-        thinking: Whether thinking survives in a conversation of several turns.
-        tools: Whether tool calls and results are taken.
-        variant: The variant to train with where the family's own template changes what it wrote.
-    """
-
-    tokenizer: Callable[[], PreTrainedTokenizerBase]
-    end: str
-    bos: str | None = None
-    system: bool = True
-    talk: bool = True
-    thinking: bool = True
-    tools: bool = False
-    variant: str | None = None
-
-
-FAMILIES = {
-    "Llama 2": Family(tokenizer=lambda: sentencepiece_like(LLAMA2), end="</s>"),
-    "Llama 3": Family(
-        tokenizer=lambda: byte_level(
-            LLAMA3, special=_LLAMA3_TOKENS, bos="<|begin_of_text|>", eos="<|end_of_text|>"
-        ),
-        end="<|eot_id|>",
-        bos="<|begin_of_text|>",
-    ),
-    "Mistral v0.1, v0.2": Family(
-        tokenizer=lambda: sentencepiece_like(MISTRAL), end="</s>", bos="<s>", system=False
-    ),
-    "Mistral v0.3": Family(
-        tokenizer=lambda: sentencepiece_like(MISTRAL_V3),
-        end="</s>",
-        bos="<s>",
-        system=False,
-        tools=True,
-        variant="mistral-training",
-    ),
-    "Qwen 2.5": Family(tokenizer=lambda: byte_level(QWEN25, tags=_TAGS), end="<|im_end|>", tools=True),
-    "Qwen 3": Family(
-        tokenizer=lambda: byte_level(QWEN3, tags=_TAGS),
-        end="<|im_end|>",
-        talk=False,
-        thinking=False,
-        tools=False,
-        variant="qwen3-training",
-    ),
-    "Gemma 2": Family(
-        tokenizer=lambda: byte_level(GEMMA2, special=_GEMMA_TOKENS, bos="<bos>", eos="<eos>"),
-        end="<end_of_turn>",
-        bos="<bos>",
-        system=False,
-    ),
-    "Gemma 3": Family(
-        tokenizer=lambda: byte_level(GEMMA3, special=_GEMMA_TOKENS, bos="<bos>", eos="<eos>"),
-        end="<end_of_turn>",
-        bos="<bos>",
-    ),
-    "SmolLM2": Family(tokenizer=lambda: byte_level(DEFAULT_SYSTEM), end="<|im_end|>"),
-    "Phi 3": Family(
-        tokenizer=lambda: byte_level(PHI3, special=_PHI3_TOKENS, eos="<|endoftext|>"),
-        end="<|end|>",
-        talk=False,
-        thinking=False,
-        variant="phi-3-training",
-    ),
-    "Phi 4": Family(
-        tokenizer=lambda: byte_level(PHI4, special=_PHI4_TOKENS, eos="<|im_end|>"), end="<|im_end|>"
-    ),
-    "DeepSeek R1": Family(
-        tokenizer=lambda: byte_level(
-            DEEPSEEK,
-            special=_DEEPSEEK_TOKENS,
-            bos=_DEEPSEEK_TOKENS[0],
-            eos=_DEEPSEEK_TOKENS[1],
-            tags=_TAGS[-2:],
-        ),
-        end=_DEEPSEEK_TOKENS[1],
-        bos=_DEEPSEEK_TOKENS[0],
-        talk=False,
-        thinking=False,
-        variant="deepseek-training",
-    ),
-}

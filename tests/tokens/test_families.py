@@ -2,41 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
 import pytest
-from family_templates import FAMILIES, Family
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from token_templates import alternating, assistant, decode, token_id, user
+from model_families import FAMILIES, TALKS, TOOL, Family, turns_of
+from token_templates import alternating, assistant, token_id, user
 
 from multiturn.errors import TemplateError
 from multiturn.tokens import NO_TURN, Renderer
-from multiturn.tokens.template import VARIANTS, variant_for
+from multiturn.tokens.variants import VARIANTS
 from multiturn.trajectory import Message
-
-TALK = alternating("go", "first answer", "seen", "second answer", "seen more", "third")
-SYSTEM = [Message(role="system", content="Keep house."), *TALK]
-THINKING = alternating("go", "<think>\nhm\n</think>\n\none", "seen", "<think>\nwell\n</think>\n\ntwo")
-CALL = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": {"at": "shelf"}}}
-TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
-TOOLS = [
-    user("go"),
-    Message(role="assistant", content="", tool_calls=(CALL,)),
-    Message(role="tool", content="a cup", tool_call_id="c1"),
-    assistant("done"),
-]
-TALKS = {"talk": TALK, "system": SYSTEM, "thinking": THINKING, "tools": TOOLS}
-EXACT = [(name, kind) for name, family in FAMILIES.items() for kind in TALKS if getattr(family, kind)]
-REFUSED = [(name, kind) for name, family in FAMILIES.items() for kind in TALKS if not getattr(family, kind)]
-WITH_VARIANT = [(name, family) for name, family in FAMILIES.items() if family.variant]
-IN_VARIANTS = [
-    (name, kind)
-    for name, family in WITH_VARIANT
-    for kind in TALKS
-    if kind != "tools" or family.variant in ("qwen3-training", "mistral-training")
-]
 
 
 def takes(family: Family, kind: str) -> bool:
@@ -44,37 +23,30 @@ def takes(family: Family, kind: str) -> bool:
     return family.talk and bool(getattr(family, kind))
 
 
-def turns_of(renderer: Renderer, family: Family, talk: list[Message], *, tools: bool) -> list[str]:
-    """The text of each turn; what is scored ends with the family's end of a turn, and bos comes once."""
-    tokenizer = family.tokenizer()
-    rendered = renderer.render(talk, tools=[TOOL] if tools else ())
-    turns = [
-        [i for i, turn in zip(rendered.token_ids, rendered.turns, strict=True) if turn == number]
-        for number in range(rendered.num_turns)
-    ]
-    for ids in turns:
-        assert ids[-1] == token_id(tokenizer, family.end)
-        assert ids.count(ids[-1]) == 1
-    assert rendered.turns[0] == NO_TURN
-    if family.bos is not None:
-        assert rendered.token_ids.count(token_id(tokenizer, family.bos)) == 1
-    return [decode(tokenizer, ids[:-1]).strip() for ids in turns]
+EVERY = [(name, kind) for name in FAMILIES for kind in TALKS]
+EXACT = [(name, kind) for name, kind in EVERY if takes(FAMILIES[name], kind)]
+REFUSED = [(name, kind) for name, kind in EVERY if not getattr(FAMILIES[name], kind)]
+IN_VARIANTS = [
+    (name, kind)
+    for name, kind in EVERY
+    if (variant := FAMILIES[name].variant) and (kind != "tools" or VARIANTS[variant].tools)
+]
 
 
 def said(talk: list[Message]) -> list[str]:
     return [message.content for message in talk if message.role == "assistant"]
 
 
-@pytest.mark.parametrize(("name", "kind"), [(n, k) for n, k in EXACT if takes(FAMILIES[n], k)])
+@pytest.mark.parametrize(("name", "kind"), EXACT)
 def test_each_turn_is_what_the_assistant_said(name: str, kind: str) -> None:
     family, talk = FAMILIES[name], TALKS[kind]
     found = turns_of(Renderer(family.tokenizer()), family, talk, tools=kind == "tools")
     if kind == "tools":
         assert '"look"' in found[0]
-        assert '"at": "shelf"' in found[0]
-        assert found[1] == "done"
+        assert '{"at": "shelf"}' in found[0]
+        assert found[1].strip() == "done"
     else:
-        assert found == said(talk)
+        assert [turn.strip() for turn in found] == said(talk)
 
 
 @pytest.mark.parametrize(("name", "kind"), REFUSED)
@@ -83,10 +55,12 @@ def test_what_a_family_would_change_or_lose_is_refused(name: str, kind: str) -> 
     with pytest.raises(TemplateError) as caught:
         Renderer(family.tokenizer()).render(TALKS[kind], tools=[TOOL] if kind == "tools" else ())
     message = str(caught.value)
-    if "changes what it wrote" in message and family.variant is not None:
+    assert re.search(
+        r"changes what it wrote|leaves out what|does not describe|refuses the conv|does not write tool calls",
+        message,
+    )
+    if family.variant is not None and (kind != "tools" or VARIANTS[family.variant].tools):
         assert f"`chat_template: {family.variant}`" in message
-    else:
-        assert re.search(r"refuses the conversation|does not write tool calls|changes what", message)
 
 
 @pytest.mark.parametrize(("name", "kind"), IN_VARIANTS)
@@ -95,71 +69,119 @@ def test_a_variant_takes_what_the_family_refuses(name: str, kind: str) -> None:
     renderer = Renderer(family.tokenizer(), chat_template=family.variant)
     found = turns_of(renderer, family, talk, tools=kind == "tools")
     if kind == "tools":
-        assert '{"name": "look", "arguments": {"at": "shelf"}}' in found[0]
-        assert found[1] == "done"
+        assert re.search(r'"name": "look", "(arguments|parameters)": {"at": "shelf"}', found[0])
+        assert found[1].strip() == "done"
     else:
-        assert found == said(talk)
+        assert [turn.strip() for turn in found] == said(talk)
 
 
-@pytest.mark.parametrize(("name", "family"), WITH_VARIANT)
-def test_a_variant_writes_what_the_family_writes_where_that_stays(name: str, family: Family) -> None:
-    """The prompt of a first turn, and a whole first turn with its thinking."""
+def test_a_beginning_before_every_exchange_is_never_doubled() -> None:
+    """Llama 2 writes one before each user message; the tokenizer adds none of its own."""
+    family = FAMILIES["Llama 2"]
+    bos = token_id(family.tokenizer(), "<s>")
+    for template in (None, family.variant):
+        ids = Renderer(family.tokenizer(), chat_template=template).render(TALKS["system"]).token_ids
+        assert ids[0] == bos
+        assert ids.count(bos) == 3
+        assert (bos, bos) not in itertools.pairwise(ids)
+
+
+def test_a_thought_before_each_call_of_one_question_stays_in_qwen_3() -> None:
+    """Its own template keeps thinking until the next user message, and so such conversations are taken."""
+    call = {"id": "1", "type": "function", "function": {"name": "look", "arguments": {}}}
+    talk = [
+        user("go"),
+        Message(role="assistant", content="<think>\nhm\n</think>\n\n", tool_calls=(call,)),
+        Message(role="tool", content="a cup"),
+        assistant("<think>\nso\n</think>\n\ndone"),
+    ]
+    family = FAMILIES["Qwen 3"]
+    own = Renderer(family.tokenizer()).render(talk)
+    assert own.num_turns == 2
     tokenizer = family.tokenizer()
-    own, variant = Renderer(tokenizer), Renderer(tokenizer, chat_template=family.variant)
-    system = SYSTEM[:2] if family.system else TALK[:1]
-    if name == "DeepSeek R1":
-        # Its prompt opens the thinking, which the model writes itself with the variant.
-        opening = tokenizer.encode("<think>\n", add_special_tokens=False)
-        assert own.prompt_ids(system) == [*variant.prompt_ids(system), *opening]
-        return
-    assert own.prompt_ids(system) == variant.prompt_ids(system)
-    if name == "Phi 3":  # its own end of text comes after every last turn
-        return
-    first = THINKING[:2] if name == "Qwen 3" else TALK[:2]
-    assert own.render(first) == variant.render(first)
+    ids = [i for i, turn in zip(own.token_ids, own.turns, strict=True) if turn == 1]
+    assert ids == [
+        *tokenizer.encode(talk[3].content, add_special_tokens=False),
+        token_id(tokenizer, "<|im_end|>"),
+    ]
+    with pytest.raises(TemplateError, match="`chat_template: qwen3-training`"):
+        Renderer(family.tokenizer()).render([*talk, user("more"), assistant("<think>\nx\n</think>\n\ny")])
 
 
-def test_arguments_may_be_text_or_a_mapping() -> None:
-    as_text = CALL | {"function": {"name": "look", "arguments": '{"at": "shelf"}'}}
-    for name in ("Qwen 2.5", "Mistral v0.3"):
-        renderer = Renderer(FAMILIES[name].tokenizer())
-        texts = {
-            renderer.render(
-                [TOOLS[0], Message(role="assistant", content="", tool_calls=(call,)), *TOOLS[2:]],
-                tools=[TOOL],
-            ).token_ids
-            for call in (CALL, as_text)
-        }
-        assert len(texts) == 1
+@pytest.mark.parametrize("name", ["Llama 3.1", "Mistral v0.3"])
+def test_what_is_said_beside_a_call_is_not_lost(name: str) -> None:
+    family, (ask, call, *rest) = FAMILIES[name], TALKS["tools"]
+    spoken = Message(role="assistant", content="I look.", tool_calls=call.tool_calls)
+    with pytest.raises(TemplateError, match=r"leaves out what the assistant says: 'I look\.'"):
+        Renderer(family.tokenizer()).render([ask, spoken, *rest], tools=[TOOL])
+    variant = Renderer(family.tokenizer(), chat_template=family.variant)
+    found = turns_of(variant, family, [ask, spoken, *rest], tools=True)
+    assert found[0].strip().startswith("I look.")
+    assert '"name": "look"' in found[0]
+
+
+def test_a_role_that_a_template_does_not_know_is_not_lost() -> None:
+    talk = [user("go"), Message(role="tool", content="a cup"), assistant("ok")]
+    family = FAMILIES["Phi 3"]
+    with pytest.raises(TemplateError, match="leaves out what the tool says: 'a cup'"):
+        Renderer(family.tokenizer()).prompt_ids(talk[:2])
+    assert turns_of(Renderer(family.tokenizer(), chat_template=family.variant), family, talk) == ["ok"]
 
 
 PIECES = st.sampled_from(
-    ["a", "b ", " \n", "<", "|>", "<think>", "</think>", "<|im_end|>", "[INST]", "</s>", "<bos>"]
+    [
+        *(
+            "a",
+            "b",
+            " ",
+            "1.",
+            " \n",
+            "\t",
+            "é漢",
+            "<",
+            "|>",
+            "{{ x }}",
+            "<think>",
+            "</think>",
+            "<tool_call>",
+        ),
+        *("<|im_end|>", "[INST]", "</s>", "<s>", "<bos>", "<|end|>", "<end_of_turn>", "<|eot_id|>"),
+        "<\uff5cAssistant\uff5c>",
+    ]
 )
-WORDS = st.lists(PIECES, max_size=8).map(lambda pieces: f"x{''.join(pieces)}x")
+CONTENTS = st.lists(PIECES, max_size=8).map("".join)
+PAIRS = st.lists(st.tuples(CONTENTS, CONTENTS), min_size=1, max_size=3)
 
 
-@pytest.mark.parametrize("name", [n for n, f in FAMILIES.items() if f.talk or f.variant])
-@settings(max_examples=15, deadline=None)
-@given(contents=st.lists(WORDS, min_size=2, max_size=6).filter(lambda c: len(c) % 2 == 0))
-def test_prompts_are_what_training_sees_whatever_is_said(name: str, contents: list[str]) -> None:
-    """Whatever is said, every prompt of a rollout is the beginning of the training's sequence."""
+@pytest.mark.parametrize(
+    ("name", "template"),
+    [(name, None) for name, family in FAMILIES.items() if family.talk]
+    + [(name, family.variant) for name, family in FAMILIES.items() if family.variant],
+)
+@settings(max_examples=12, deadline=None)
+@given(contents=PAIRS)
+def test_whatever_is_said_is_scored_exactly(
+    name: str, template: str | None, contents: list[tuple[str, str]]
+) -> None:
+    """Every turn is its content and its end; every prompt of a rollout begins the training's sequence."""
     family = FAMILIES[name]
-    talk = alternating(*contents)
-    renderer = Renderer(family.tokenizer(), chat_template=None if family.talk else family.variant)
-    whole = renderer.render(talk).token_ids
-    for end in range(1, len(talk), 2):
+    word_marks = family.end == "</s>"  # Such decoders drop and add blanks at the edges.
+    texts = [f"x{text}x" if word_marks else text for pair in contents for text in pair]
+    talk = alternating(*texts)
+    renderer = Renderer(family.tokenizer(), chat_template=template)
+    found = turns_of(renderer, family, talk)
+    if word_marks:
+        assert [turn.strip() for turn in found] == said(talk)
+    elif family.trims and template is None:
+        assert found == [text.strip() for text in said(talk)]
+    else:
+        assert found == said(talk)
+    whole = renderer.render(talk)
+    for turn, end in enumerate(range(1, len(talk), 2)):
         prompt = renderer.prompt_ids(talk[:end])
-        assert list(whole[: len(prompt)]) == prompt
-
-
-def test_every_variant_is_of_a_family_and_recognized() -> None:
-    assert {family.variant for _, family in WITH_VARIANT} == set(VARIANTS)
-    for _, family in WITH_VARIANT:
-        source = family.tokenizer().chat_template
-        assert isinstance(source, str)
-        assert variant_for(source) == family.variant
-    assert variant_for("{{ messages }}") is None
+        assert list(whole.token_ids[: len(prompt)]) == prompt
+        assert whole.turns[len(prompt) - 1] == NO_TURN
+        assert whole.turns[len(prompt)] == turn
 
 
 def test_the_table_of_the_documentation() -> None:
@@ -173,3 +195,6 @@ def test_the_table_of_the_documentation() -> None:
             f"`{family.variant}`" if family.variant else "",
         ]
         assert [cell.strip() for cell in table[name]] == expected, name
+    for name, variant in VARIANTS.items():
+        row = next(row for row in rows if row[0] == f"`{name}`")
+        assert row[1] == ("yes" if variant.tools else "no")

@@ -83,7 +83,7 @@ def test_a_template_without_a_system_role() -> None:
     message = refusal(mistral(), talk)
     assert "roles must alternate user/assistant" in message
     assert "system, user" in message
-    assert "compact" in message
+    assert "`chat_template: mistral-training`" in message
 
 
 def test_alternation() -> None:

@@ -131,9 +131,9 @@ def byte_level(
 
 
 @functools.cache
-def sentencepiece_like(template: str) -> PreTrainedTokenizerBase:
+def sentencepiece_like(template: str, *, tags: tuple[str, ...] = ()) -> PreTrainedTokenizerBase:
     """A BPE as Llama 2's and Mistral's: a word mark is put before whatever text is encoded."""
-    special = ("<unk>", "<s>", "</s>")
+    special = ("<unk>", "<s>", "</s>", *tags)
     bpe = Tokenizer(models.BPE(unk_token=special[0], fuse_unk=True, byte_fallback=True))
     bpe.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     bpe.decoder = decoders.Sequence(

@@ -80,11 +80,14 @@ class Encoder:
         return pattern.sub(lambda match: self._stand_in(match[0]), text)
 
     def shield_all(self, value: Any, *, trusted: bool) -> Any:
-        """The same for every string in nested data, such as tool calls."""
+        """The same for every string in nested data, such as tool calls; keys are text as well."""
         if isinstance(value, str):
             return self.shield(value, trusted=trusted)
         if isinstance(value, Mapping):
-            return {key: self.shield_all(item, trusted=trusted) for key, item in value.items()}
+            return {
+                self.shield_all(key, trusted=trusted): self.shield_all(item, trusted=trusted)
+                for key, item in value.items()
+            }
         if isinstance(value, list | tuple):
             return [self.shield_all(item, trusted=trusted) for item in value]
         return value

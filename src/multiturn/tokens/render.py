@@ -8,7 +8,8 @@ Where an assistant turn lies comes from the template itself. For the assistant m
 Each of these must begin with the one before it: then the answer is what ``closed_k`` adds to ``prompt_k``,
 and the observation with the next generation prompt is what ``prompt_{k+1}`` adds to ``closed_k``. The pieces
 are encoded one by one, so that the ids a model is trained on are the ids it was fed and produced. A template
-that rewrites what it wrote before (drops earlier thinking, merges or reorders messages) is refused.
+that rewrites what it wrote before (drops earlier thinking, merges or reorders messages) is refused, and so
+is one that leaves out what a message says.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from multiturn.errors import DataError, TemplateError
+from multiturn.formats.messages import call_objects
 from multiturn.tokens.encode import Encoder
 from multiturn.tokens.pieces import Piece
 from multiturn.tokens.rendered import NO_TURN, Overlong, Rendered, cut
-from multiturn.tokens.template import ChatTemplate, variant_for
+from multiturn.tokens.template import ChatTemplate
+from multiturn.tokens.written import first_unwritten, first_unwritten_tool
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
@@ -43,8 +46,9 @@ class Renderer:
 
     Args:
         tokenizer: A Hugging Face tokenizer.
-        chat_template: None or ``"model"`` for the tokenizer's own template, ``"compact"``, the path of a
-            Jinja file, or Jinja text; see `multiturn.tokens.template.resolve_template`.
+        chat_template: None or ``"model"`` for the tokenizer's own template, ``"compact"``, the name of a
+            variant, the path of a Jinja file, or Jinja text; see
+            `multiturn.tokens.template.resolve_template`.
 
     Attributes:
         template_name: What errors call the template.
@@ -82,7 +86,8 @@ class Renderer:
 
         Raises:
             DataError: There is no assistant turn, or nothing stands before the first one.
-            TemplateError: The template refuses the conversation or is not prefix-stable on it.
+            TemplateError: The template refuses the conversation, is not prefix-stable on it, or leaves out
+                something of it.
         """
         conversation = self._open(messages, tools, where)
         node, turn = self._answers(conversation)
@@ -112,7 +117,8 @@ class Renderer:
 
         Raises:
             DataError: There are no messages, or the first one is the assistant's.
-            TemplateError: The template refuses the conversation or is not prefix-stable on it.
+            TemplateError: The template refuses the conversation, is not prefix-stable on it, or leaves out
+                something of it.
         """
         conversation = self._open(messages, tools, where)
         node, turn = self._answers(conversation)
@@ -155,7 +161,9 @@ class Renderer:
         child = node.children.get(key)
         if child is None:
             text = self._text(conversation, end, generation_prompt=True)
-            child = node.children[key] = self._extend(node, text, conversation, turn, messages=end)
+            child = self._extend(node, text, conversation, turn, messages=end)
+            self._require_written(child, conversation)
+            node.children[key] = child
         return child
 
     def _answer(self, node: Piece, conversation: _Conversation, turn: int, *, at: int) -> Piece:
@@ -166,6 +174,8 @@ class Renderer:
         if child is None:
             text = self._text(conversation, at + 1)
             child = self._extend(node, text, conversation, turn, messages=at + 1)
+            if message.token_ids is None:
+                self._require_written(child, conversation)
             self._score(child, message.token_ids, turn, conversation.where)
             node.children[key] = child
         return child
@@ -185,7 +195,8 @@ class Renderer:
             raise TemplateError(
                 f"{_place(conversation.where)}at turn {turn} {self.template_name} changes what it wrote "
                 f"before: {self._encoder.unshield(before)!r} became {self._encoder.unshield(after)!r}; so "
-                f"the model would be trained on a context that it never sees when it acts; {self._remedy()}"
+                f"the model would be trained on a context that it never sees when it acts; "
+                f"{self._template.remedy}"
             )
         added = text[node.end :]
         self._pieces += 1
@@ -213,7 +224,7 @@ class Renderer:
         if stop is None:
             raise TemplateError(
                 f"{_place(where)}{self.template_name} does not end assistant turn {turn} with a special "
-                f"token, so a model could not learn where to stop; {self._remedy()}"
+                f"token, so a model could not learn where to stop; {self._template.remedy}"
             )
         node.turn = turn
         if produced is None:
@@ -226,12 +237,27 @@ class Renderer:
         closed = produced[-1] in self.stop_ids or produced[-1] == node.ids[stop]
         node.ids = (*produced, *node.ids[stop + 1 if closed else stop :])
 
-    def _remedy(self) -> str:
-        other = variant_for(self.template_source) or "<path of a Jinja file>"
-        return (
-            f"use a prefix-stable variant of the template (`chat_template: {other}`) or "
-            "`chat_template: compact`; docs/templates.md says more"
-        )
+    def _require_written(self, node: Piece, conversation: _Conversation) -> None:
+        """Refuse a piece of text in which something of its messages is missing.
+
+        Raises:
+            TemplateError: The template left out a content, a call or the description of a tool.
+        """
+        before = 0 if node.parent is None else node.parent.messages
+        left_out = first_unwritten(conversation.chat[before : node.messages], node.text)
+        if left_out is not None:
+            role, part = left_out
+            said = self._encoder.unshield(part)
+            raise TemplateError(
+                f"{_place(conversation.where)}{self.template_name} leaves out what the {role} says: "
+                f"{said[:60]!r} is not in the text that it writes; {self._template.remedy}"
+            )
+        tool = first_unwritten_tool(conversation.tools, node.text) if before == 0 else None
+        if tool is not None:
+            raise TemplateError(
+                f"{_place(conversation.where)}{self.template_name} does not describe the tool "
+                f"{self._encoder.unshield(tool)!r}; leave `tools` out, or {self._template.remedy}"
+            )
 
     def _text(self, conversation: _Conversation, end: int, *, generation_prompt: bool = False) -> str:
         return self._template.text(
@@ -242,7 +268,7 @@ class Renderer:
         )
 
     def _shield(self, message: Message) -> dict[str, Any]:
-        chat = message.to_chat()
+        chat = call_objects(message).to_chat()
         trusted = message.role in ("assistant", "system")
         chat["content"] = self._encoder.shield(message.content, trusted=trusted)
         for field in ("tool_calls", "name", "tool_call_id"):

@@ -5,27 +5,31 @@ Four ways to say which chat template a conversation is written in:
 - ``"model"``: the tokenizer's own;
 - ``"compact"``: multiturn's own, for short contexts and small models: a message that is not the assistant's
   costs two special tokens, an assistant message one, and there is no role header (see `COMPACT`);
-- ``"qwen3-training"`` and others of `VARIANTS`: as a family's own template, but what it wrote once stays;
+- ``"qwen3-training"`` and others of `multiturn.tokens.variants.VARIANTS`: as a family's own template, but
+  what it wrote once stays;
 - the path of a Jinja file, or the text of a Jinja template.
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import jinja2
 
 from multiturn.errors import ConfigError, TemplateError
+from multiturn.tokens.variants import VARIANTS, variant_for, variant_source
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["COMPACT", "VARIANTS", "ChatTemplate", "resolve_template", "variant_for"]
+__all__ = ["COMPACT", "ChatTemplate", "resolve_template"]
 
 COMPACT = (
     "{%- if tools %}{{ raise_exception('the compact template has no place for tools') }}{% endif -%}"
@@ -43,17 +47,16 @@ COMPACT = (
 message ``content<closer>``, and the generation prompt is empty. The closer is the tokenizer's end-of-sequence
 token; the opener its beginning-of-sequence token or, if it has none, a special token that opens messages."""
 
-VARIANTS: Final = ("deepseek-training", "mistral-training", "phi-3-training", "qwen3-training")
-"""For families whose own template changes what it wrote before as a conversation goes on."""
-
 _NAMES: Final = ("model", "compact", *VARIANTS)
-_LOOKS_LIKE: Final = {
-    "deepseek-training": ("<\uff5cAssistant\uff5c>",),
-    "mistral-training": ("[INST]", "eos_token"),
-    "phi-3-training": ("<|end|>", "<|assistant|>"),
-    "qwen3-training": ("<|im_start|>", "</think>"),
-}
-"""What a template holds that belongs to the family of a variant."""
+_TEMPLATE_FAULTS: Final = (
+    jinja2.TemplateError,
+    TypeError,
+    ValueError,
+    KeyError,
+    IndexError,
+    AttributeError,
+)
+"""What a template raises on messages that it was not written for."""
 _OPENER_HINTS = ("im_start", "start_header", "start_of_turn", "user", "start", "bos")
 
 
@@ -61,8 +64,8 @@ def resolve_template(name_or_path: str | None, tokenizer: PreTrainedTokenizerBas
     """The Jinja text of a chat template.
 
     Args:
-        name_or_path: ``"model"`` (or None), ``"compact"``, a name in `VARIANTS`, the path of a Jinja file, or
-            Jinja text itself (recognized by ``{{`` or ``{%``).
+        name_or_path: ``"model"`` (or None), ``"compact"``, a name in `multiturn.tokens.variants.VARIANTS`,
+            the path of a Jinja file, or Jinja text itself (recognized by ``{{`` or ``{%``).
         tokenizer: The tokenizer whose template or special tokens are used.
 
     Returns:
@@ -81,7 +84,7 @@ def resolve_template(name_or_path: str | None, tokenizer: PreTrainedTokenizerBas
     if name_or_path == "compact":
         return _compact(tokenizer)
     if name_or_path in VARIANTS:
-        return (Path(__file__).parent / "templates" / f"{name_or_path}.jinja").read_text(encoding="utf-8")
+        return variant_source(name_or_path, tokenizer)
     if "{{" in name_or_path or "{%" in name_or_path:
         return name_or_path
     path = Path(name_or_path).expanduser()
@@ -96,18 +99,6 @@ def resolve_template(name_or_path: str | None, tokenizer: PreTrainedTokenizerBas
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the chat template {path} cannot be read ({error}); check the path") from None
-
-
-def variant_for(source: str) -> str | None:
-    """The variant of a template's family, where there is one.
-
-    Args:
-        source: The template's Jinja text.
-    """
-    if source == COMPACT:
-        return None
-    fitting = (name for name, marks in _LOOKS_LIKE.items() if all(mark in source for mark in marks))
-    return next(fitting, None)
 
 
 def _compact(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -152,6 +143,7 @@ class ChatTemplate:
     Attributes:
         name: What errors call the template: ``"compact"``, a path, or the model's own.
         source: The Jinja text.
+        remedy: What errors advise: to use which other template instead.
 
     Raises:
         ConfigError: As `resolve_template`.
@@ -168,6 +160,12 @@ class ChatTemplate:
             self.name = f"the chat template {chat_template!r}"
         own = self._template if self._template is not None else tokenizer.chat_template
         self.source: str = own if isinstance(own, str) else json.dumps(own, sort_keys=True)
+        self._variant = None if chat_template == "compact" else variant_for(self.source)
+        self.remedy = (
+            "use a prefix-stable variant of the template "
+            f"(`chat_template: {self._variant or '<path of a Jinja file>'}`) or `chat_template: compact`; "
+            "docs/templates.md says more"
+        )
 
     def text(
         self,
@@ -189,26 +187,57 @@ class ChatTemplate:
             TemplateError: The template refuses the conversation, its own message is part of the error; or
                 there are tool calls, and it knows none.
         """
-        if "tool_calls" not in self.source and any(message.get("tool_calls") for message in chat):
+        calls = any(message.get("tool_calls") for message in chat)
+        if calls and "tool_calls" not in self.source:
             # It would write a turn that is a call as an empty one, and nothing would say so.
+            fitting = self._variant is not None and VARIANTS[self._variant].tools
             raise TemplateError(
-                f"{place}{self.name} does not write tool calls; choose a template that does, or write them "
-                "into the messages' content"
+                f"{place}{self.name} does not write tool calls; choose a template that does"
+                f"{f' (`chat_template: {self._variant}`)' if fitting else ''}, or write them into the "
+                "messages' content"
             )
         try:
-            text = self._tokenizer.apply_chat_template(
-                [dict(message) for message in chat],
-                tools=[dict(tool) for tool in tools] or None,
-                chat_template=self._template,
-                add_generation_prompt=generation_prompt,
-                tokenize=False,
-            )
-        except (jinja2.TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+            return self._apply(chat, tools, generation_prompt=generation_prompt)
+        except _TEMPLATE_FAULTS as error:
+            if calls:
+                # Some templates join the arguments to other text and want them as JSON.
+                with contextlib.suppress(*_TEMPLATE_FAULTS):
+                    texts = [_with_text_arguments(message) for message in chat]
+                    return self._apply(texts, tools, generation_prompt=generation_prompt)
             raise TemplateError(
                 f"{place}{self.name} refuses the conversation: {error}; change the messages (their roles are "
-                f"{_roles(chat)}) or choose another template, for example `chat_template: compact`"
+                f"{_roles(chat)}) or choose another template, for example "
+                f"`chat_template: {self._variant or 'compact'}`"
             ) from error
+
+    def _apply(
+        self,
+        chat: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]],
+        *,
+        generation_prompt: bool,
+    ) -> str:
+        text = self._tokenizer.apply_chat_template(
+            [dict(message) for message in chat],
+            tools=[dict(tool) for tool in tools] or None,
+            chat_template=self._template,
+            add_generation_prompt=generation_prompt,
+            tokenize=False,
+        )
         return str(text)
+
+
+def _with_text_arguments(message: Mapping[str, Any]) -> dict[str, Any]:
+    """The message with the arguments of its tool calls as JSON text."""
+    calls = []
+    for call in message.get("tool_calls", ()):
+        function = call.get("function")
+        if isinstance(function, Mapping) and isinstance(function.get("arguments"), Mapping):
+            text = json.dumps(function["arguments"], ensure_ascii=False)
+            calls.append({**call, "function": {**function, "arguments": text}})
+        else:
+            calls.append(call)
+    return {**message, "tool_calls": calls} if calls else dict(message)
 
 
 def _roles(chat: Sequence[Mapping[str, Any]]) -> str:
