@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
+from multiturn import memory
 from multiturn.memory import (
     MemoryMeter,
+    available_host_memory,
     descendants,
     host_memory,
     peak_descendants_memory,
     peak_host_memory,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MIB = 1 << 20
 CHILD = """
@@ -66,3 +72,23 @@ def test_a_meter_counts_the_most_since_it_was_made() -> None:
     del held
     meter.look()
     assert meter.growth >= 46 * MIB
+
+
+@pytest.mark.parametrize(("limit", "room"), [("max", 3 * MIB), (str(2 * MIB), MIB), (str(9 * MIB), 3 * MIB)])
+def test_the_limit_of_a_container_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, room: int
+) -> None:
+    """3 MiB are free. The group holds 2 MiB, of which 1 makes way: below 2 MiB it leaves 2 - 2 + 1 = 1."""
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 9 kB\nMemAvailable: 3072 kB\n")
+    (tmp_path / "proc/self/cgroup").write_text("1:name=x:/other\n0::/job\n")
+    group = tmp_path / "groups/job"
+    group.mkdir(parents=True)
+    (group / "memory.max").write_text(f"{limit}\n")
+    (group / "memory.current").write_text(f"{2 * MIB}\n")
+    (group / "memory.stat").write_text(f"anon 1\ninactive_file {MIB}\n")
+    monkeypatch.setattr(memory, "_PROC", tmp_path / "proc")
+    monkeypatch.setattr(memory, "_GROUPS", tmp_path / "groups")
+    assert available_host_memory() == room
+    (tmp_path / "proc/self/cgroup").unlink()
+    assert available_host_memory() == 3 * MIB

@@ -20,6 +20,7 @@ __all__ = [
 ]
 
 _PROC = Path("/proc")
+_GROUPS = Path("/sys/fs/cgroup")
 
 
 def peak_host_memory(*, children: bool = False) -> int:
@@ -46,13 +47,33 @@ def host_memory() -> int:
 
 
 def available_host_memory() -> int | None:
-    """The main memory that programs can still take, in bytes; None where the system does not say."""
+    """The main memory that programs can still take, in bytes; None where the system does not say.
+
+    Where this process lives in a container or a batch job with a limit of its own, that counts as well.
+    """
     try:
         lines = (_PROC / "meminfo").read_text(encoding="ascii").splitlines()
     except OSError:
         return None
     found = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), None)
-    return None if found is None else int(found) * 1024
+    known = [] if found is None else [int(found) * 1024]
+    room = _group_room()
+    return min([*known, *([] if room is None else [room])], default=None)
+
+
+def _group_room() -> int | None:
+    """What the limit of this process's control group (version 2) leaves; None where there is none."""
+    try:
+        lines = (_PROC / "self/cgroup").read_text(encoding="utf-8").splitlines()
+        name = next(line[3:] for line in lines if line.startswith("0::"))
+        folder = _GROUPS / name.strip("/")
+        limit = int((folder / "memory.max").read_text(encoding="ascii"))
+        held = int((folder / "memory.current").read_text(encoding="ascii"))
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text("ascii").splitlines())
+    except (OSError, ValueError, StopIteration):
+        return None  # "max", which is no limit, is no number either
+    # Files that were read and are only kept make way.
+    return max(0, limit - held + int(stat.get("inactive_file", 0)))
 
 
 def descendants(pid: int | None = None) -> list[int] | None:

@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 from multiturn.cli.app import app
 from multiturn.errors import ConfigError
 from multiturn.models import save_policy, scratch_policy
+from multiturn.rollouts.store import RolloutStore, StoreHeader
+from multiturn.trajectory import Message, Outcome, Trajectory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,7 +61,46 @@ def test_one_row_as_json(model: str, pairs: Path, wanted: tuple[str, str]) -> No
 
 def test_lines_where_there_is_no_terminal(model: str, pairs: Path) -> None:
     _, out = run(str(pairs), "--model", model, "--objective", "dpo")
-    assert out.startswith("side\ttoken\tid\tturn\tweight\ttext\nchosen\t0\t")
+    assert out.startswith('# "pair-yes"\n# chosen, ')
+    assert "\nside\ttoken\tid\tturn\tscored\tweight\ttext\nchosen\t0\t" in out
+
+
+@pytest.mark.parametrize("side", ["chosen", "rejected"])
+def test_one_side(model: str, pairs: Path, side: str) -> None:
+    _, out = run(str(pairs), "--model", model, "--side", side)
+    cells = [line.split("\t") for line in out.splitlines() if not line.startswith("#")]
+    assert {line[0] for line in cells[1:]} == {side}
+    assert "# fork: " in out
+
+
+def test_episodes_have_a_header_and_no_sides(model: str, tmp_path: Path) -> None:
+    """The header is line 1 of the file; the first episode, line 2, is what is shown without --row."""
+    path = tmp_path / "episodes.jsonl"
+    messages = (Message(role="user", content="go"), Message(role="assistant", content="went"))
+    with RolloutStore(path, StoreHeader(environment="e", agent="a")) as store:
+        for name in ("first", "second"):
+            store.append(
+                Trajectory(
+                    id=name,
+                    task_id=name,
+                    environment="e",
+                    messages=messages,
+                    outcome=Outcome.COMPLETED,
+                    reward=1.0,
+                )
+            )
+    assert json.loads(run(str(path), "--model", model, "--json")[1])["id"] == "first"
+    assert json.loads(run(str(path), "--model", model, "--json", "--row", "3")[1])["id"] == "second"
+    with pytest.raises(ConfigError, match="--side is for pairs"):
+        run(str(path), "--model", model, "--side", "chosen")
+
+
+def test_the_models_own_limit_holds_as_in_training(pairs: Path, tmp_path: Path) -> None:
+    save_policy(scratch_policy(seed=0, max_positions=4), tmp_path / "short")
+    code, out = run(str(pairs), "--model", str(tmp_path / "short"), "--check-all")
+    assert (code, "max_length is 4" in out) == (1, True)
+    code, _ = run(str(pairs), "--model", str(tmp_path / "short"), "--check-all", "--max-length", "99")
+    assert code == 1  # the broken line alone
 
 
 def test_checking_all_rows_fails_where_one_is_refused(model: str, pairs: Path) -> None:
@@ -76,7 +117,7 @@ def test_checking_all_rows_fails_where_one_is_refused(model: str, pairs: Path) -
     [
         (("--row", "2"), "row 2 of .* is unusable; --check-all says why"),
         (("--row", "4"), "has 3 rows and no row 4"),
-        (("--id", "pair-yse"), "no row with the id 'pair-yse'"),
+        (("--id", "pair-yse"), "none with the id 'pair-yse'"),
         (("--objective", "dmop"), "did you mean 'dmpo'"),
         (("--weighting", "lsat"), "did you mean 'last'"),
     ],

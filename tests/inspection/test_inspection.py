@@ -118,13 +118,38 @@ def test_what_a_model_wrote_does_nothing_to_the_terminal() -> None:
 
 
 def test_lines_have_a_place_for_everything() -> None:
-    header, *lines = plain_row(inspector(weighting=WEIGHTINGS["last"]).inspect(pair()))
-    assert header.split("\t") == ["side", "token", "id", "turn", "weight", "text"]
-    rows = [line.split("\t") for line in lines]
-    assert {row[0] for row in rows} == {"chosen", "rejected"}
-    scored = [(row[3], row[4], json.loads(row[5])) for row in rows if row[3] != "-"]
+    row = inspector(weighting=WEIGHTINGS["last"]).inspect(pair())
+    lines = list(plain_row(row))
+    said = [line for line in lines if line.startswith("#")]
+    assert said[0] == '# "one"'
+    assert said[2:4] == [
+        "# turn 1: 3 tokens, weight 0, its end is scored",
+        "# turn 2: 2 tokens, weight 1, its end is scored",
+    ]
+    assert said.count(f"# fork: the {row.sides[0].shared} tokens before are the same on both sides") == 2
+    header, *rest = (line.split("\t") for line in lines if not line.startswith("#"))
+    assert header == ["side", "token", "id", "turn", "scored", "weight", "text"]
+    assert {cells[0] for cells in rest} == {"chosen", "rejected"}
+    assert all((cells[4] == "no") == (cells[3] == "-") for cells in rest)
+    scored = [(cells[3], cells[5], json.loads(cells[6])) for cells in rest if cells[4] == "yes"]
     assert ("1", "0", "a") in scored
     assert ("2", "1", "x") in scored
+
+
+def test_a_reply_that_was_cut_off_has_no_end_that_is_scored() -> None:
+    """The model wrote two tokens and no end; the template ends the turn, and that is not learned."""
+    written = tuple(TOKENIZER.encode("ab", add_special_tokens=False))
+    cut_off = Message(role="assistant", content="ab", token_ids=written)
+    seen = Message(role="user", content="see")
+    row = inspector().inspect(pair(chosen=(cut_off, seen, *messages("x"))))
+    chosen, rejected = row.sides
+    assert (chosen.closed, rejected.closed) == ((False, True), (True,))
+    after = chosen.tokens[[token.turn for token in chosen.tokens].index(0) + len(written)]
+    assert (after.id, after.special, after.turn) == (TOKENIZER.eos_token_id, True, None)
+    out = io.StringIO()
+    show_row(Console(file=out, width=100), row)
+    assert "not scored" in out.getvalue().split("1 ", 1)[1].split("\n")[0]
+    assert any(line.endswith("its end is not scored: the reply was cut off") for line in plain_row(row))
 
 
 def write(path: Path, rows: Sequence[object]) -> Path:
@@ -150,6 +175,7 @@ def test_a_survey_counts_what_is_wrong_and_goes_on(tmp_path: Path) -> None:
     examples = {problem.example.split(": ")[0]: problem.count for problem in found.problems.values()}
     # Two rows that are too long are one problem, though their lengths differ.
     assert examples == {f"{path}:3": 1, f"{path}:4": 1, f"{path}:5": 2}
+    assert [problem.rows for problem in found.problems.values()] == [[5, 6], [3], [4]]
     assert found.tokens is not None
     assert found.scored_share is not None
     length = found.tokens.mean
@@ -160,7 +186,25 @@ def test_a_survey_counts_what_is_wrong_and_goes_on(tmp_path: Path) -> None:
     text = "\n".join(survey_lines(found))
     assert text.startswith("2 of 6 rows can be trained on (pairs)")
     assert f"2 refused: {path}:5: " in text
+    assert "    rows 5, 6" in text
     assert "1 rows are repetitions" in text
+    assert "turns: chosen 1.0, rejected 1.0 on average (standardized difference +0.00)" in text
+
+
+def test_pairs_that_contradict_each_other_are_counted(tmp_path: Path) -> None:
+    rows = [record("ab", "ac"), record("ac", "ab"), record("ab", "ab"), record("ab", "longer")]
+    found = survey(RecordReader(write(tmp_path / "pairs.jsonl", rows)), inspector())
+    assert (found.usable, found.duplicates, found.same_sides, found.swapped) == (4, 0, 1, 1)
+    assert [(side.quantity, side.chosen, side.rejected) for side in found.lengths] == [
+        ("turns", 1.0, 1.0),
+        ("characters", 2.0, 3.0),
+    ]
+    assert len([warning for warning in found.warnings if "1 pairs" in warning]) == 2
+    # Every chosen side has one turn, every rejected one two: the difference has no number.
+    two = [{"role": "assistant", "content": "a"}, {"role": "user", "content": "b"}]
+    uneven = record() | {"rejected": [*two, two[0]]}
+    found = survey(RecordReader(write(tmp_path / "uneven.jsonl", [uneven, uneven])), inspector())
+    assert json.loads(json.dumps(found.to_json(), allow_nan=False))["lengths"][0]["difference"] is None
 
 
 def test_rows_that_are_left_out_are_not_refused(tmp_path: Path) -> None:

@@ -18,15 +18,16 @@ __all__ = ["doctor"]
 def doctor(
     config: Annotated[Path, typer.Argument(help="The run's YAML file.")],
     *,
-    quick: Annotated[bool, typer.Option("--quick", help="Do not load the model; measure nothing.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Do not load the weights; measure nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON, a finding a line.")] = False,
     overrides: Overrides = None,
 ) -> None:
     """Look a run over before it costs anything: exit status 1 if something will stop it.
 
-    Looked at: the run's folder, packages, whether the environment has the tasks, whether the chat template
-    takes the conversations and they fit, the pairs' balance once there are some. A few steps of SFT and a
-    few replies are measured to predict memory and time. Each finding says what to do.
+    Looked at: the run's folder, packages, the machine's memory and disk, whether the environment has the
+    tasks, whether the chat template takes the conversations and they fit, the pairs' balance once there are
+    some. A few steps of each kind of training and a few replies are measured to predict memory and time.
+    Each finding says what to do.
 
     Example: `multiturn doctor examples/quickstart.yaml`
     """

@@ -12,7 +12,7 @@ from multiturn.errors import ConfigError
 
 if TYPE_CHECKING:
     from multiturn.formats import RecordReader
-    from multiturn.inspection import Inspector
+    from multiturn.inspection import InspectedRow, Inspector
     from multiturn.trajectory import PreferencePair, Trajectory
 
 __all__ = ["inspect"]
@@ -23,8 +23,18 @@ def inspect(
     *,
     model: options.Model,
     chat_template: options.Template = "model",
-    row: Annotated[int, typer.Option(min=1, help="Which row to show, from 1.")] = 1,
+    row: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Which row to show: its line in a JSONL file, else its place from 1. The first that is "
+            "usable without it.",
+        ),
+    ] = None,
     row_id: Annotated[str | None, typer.Option("--id", help="Show the row with this id instead.")] = None,
+    side: Annotated[
+        Literal["chosen", "rejected"] | None, typer.Option(help="Show only this side of a pair.")
+    ] = None,
     check_all: Annotated[
         bool,
         typer.Option("--check-all", help="Look at every row and sum up; exit status 1 if any is refused."),
@@ -38,7 +48,10 @@ def inspect(
         typer.Option(help="Another turn weighting: phi, uniform, exponential, last, MODULE:FUNCTION."),
     ] = None,
     gamma: Annotated[float, typer.Option(min=0.0, max=1.0, help="The discount of a turn.")] = 0.7,
-    max_length: Annotated[int | None, typer.Option(min=1, help="Tokens of a conversation at most.")] = None,
+    max_length: Annotated[
+        int | None,
+        typer.Option(min=1, help="Tokens of a conversation at most; as in training, the model's own limit."),
+    ] = None,
     overlong: Annotated[
         Literal["error", "drop", "cut"], typer.Option(help="What becomes of longer ones.")
     ] = "error",
@@ -77,7 +90,10 @@ def inspect(
     if item is None:
         _check(reader, inspector, as_json=as_json)
     else:
-        _show(inspector, item, as_json=as_json, plain=plain)
+        shown = inspector.inspect(item)
+        if side is not None:
+            shown = _one_side(shown, side)
+        _show(shown, as_json=as_json, plain=plain)
 
 
 def _objective(named: str | None, item: "Trajectory | PreferencePair | None") -> str:
@@ -97,7 +113,7 @@ def _inspector(
     overlong: Literal["error", "drop", "cut"],
 ) -> "Inspector":
     from multiturn.inspection import Inspector
-    from multiturn.models import load_tokenizer
+    from multiturn.models import load_tokenizer, model_facts
     from multiturn.tokens import Renderer
     from multiturn.training.objectives import find_objective, find_weighting
 
@@ -110,33 +126,48 @@ def _inspector(
         Renderer(tokenizer, chat_template=chat_template),
         weighting=rule,
         gamma=gamma,
-        max_length=max_length,
+        max_length=model_facts(model).context if max_length is None else max_length,
         overlong=overlong,
     )
 
 
-def _find(reader: "RecordReader", number: int, row_id: str | None) -> "Trajectory | PreferencePair":
+def _find(reader: "RecordReader", number: int | None, row_id: str | None) -> "Trajectory | PreferencePair":
     """The row that was asked for.
 
     Raises:
         ConfigError: The file has no such row, or it is unusable.
     """
     for item in reader:
-        if item.id == row_id if row_id is not None else reader.rows == number:
+        here = None if reader.row is None else reader.row.number
+        if item.id == row_id if row_id is not None else number in (None, here):
             return item
-    if row_id is None and number <= reader.rows:
-        raise ConfigError(f"row {number} of {reader.path} is unusable; --check-all says why")
-    wanted = f"row {number}" if row_id is None else f"row with the id {row_id!r}"
-    raise ConfigError(f"{reader.path} has {reader.rows} rows and no {wanted}")
+    if row_id is not None:
+        raise ConfigError(f"{reader.path} has {reader.rows} rows and none with the id {row_id!r}")
+    last = 0 if reader.row is None else reader.row.number
+    if number is None or number > last:
+        wanted = "usable one" if number is None else f"row {number}"
+        raise ConfigError(f"{reader.path} has {reader.rows} rows and no {wanted}; --check-all says more")
+    raise ConfigError(f"row {number} of {reader.path} is unusable; --check-all says why")
 
 
-def _show(inspector: "Inspector", item: "Trajectory | PreferencePair", *, as_json: bool, plain: bool) -> None:
+def _one_side(row: "InspectedRow", name: str) -> "InspectedRow":
+    """A pair with one of its sides.
+
+    Raises:
+        ConfigError: It is a trajectory.
+    """
+    sides = tuple(side for side in row.sides if side.name == name)
+    if not sides:
+        raise ConfigError("--side is for pairs, and this row is a trajectory; leave it out")
+    return dataclasses.replace(row, sides=sides)
+
+
+def _show(shown: "InspectedRow", *, as_json: bool, plain: bool) -> None:
     from rich.console import Console
 
     from multiturn.inspection.terminal import plain_row, show_row
 
-    shown = inspector.inspect(item)
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(shown), indent=1))
     elif plain or not console.is_terminal:

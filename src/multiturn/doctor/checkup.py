@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from typing import TYPE_CHECKING
 
-from multiturn.doctor import checks, measures
+from multiturn.doctor import checks, measures, surroundings
 from multiturn.doctor.finding import Finding, problem
 from multiturn.doctor.patient import Patient
 from multiturn.errors import MultiturnError
@@ -20,17 +21,21 @@ __all__ = ["examine"]
 _LOG = logging.getLogger(__name__)
 
 _CHECKS: tuple[Callable[[Patient], Iterator[Finding]], ...] = (
-    checks.folder,
-    checks.packages,
-    checks.tasks,
+    surroundings.folder,
+    surroundings.packages,
+    surroundings.machine,
+    surroundings.disk,
+    surroundings.java,
+    surroundings.environment,
     checks.template,
     checks.lengths,
+    checks.replies,
     checks.pairs,
 )
 _MEASURES: tuple[Callable[[Patient], Iterator[Finding]], ...] = (
-    measures.training,
+    measures.sft_training,
+    measures.pair_training,
     measures.decoding,
-    measures.disk,
 )
 
 
@@ -46,17 +51,19 @@ def examine(config: Config, *, quick: bool = False) -> Iterator[Finding]:
     """
     patient = Patient(config)
     for check in (*_CHECKS, *(() if quick else _MEASURES)):
-        try:
-            yield from check(patient)
-        except MultiturnError as error:
-            yield problem(f"{_named(check)}: {error}", "see the message; the run would end with it")
-        except Exception as error:  # noqa: BLE001 - whatever it is, the other checks are worth making
-            _LOG.debug("%s", check.__name__, exc_info=error)
-            yield problem(
-                f"{_named(check)}: {type(error).__name__}: {error}",
-                "the run is likely to end like this; `multiturn --verbose doctor` shows where it comes from",
-            )
+        for finding in _findings(check, patient):
+            yield dataclasses.replace(finding, check=check.__name__)
 
 
-def _named(check: Callable[[Patient], Iterator[Finding]]) -> str:
-    return check.__name__
+def _findings(check: Callable[[Patient], Iterator[Finding]], patient: Patient) -> Iterator[Finding]:
+    """What a check finds; that it fails is a finding, too."""
+    try:
+        yield from check(patient)
+    except MultiturnError as error:
+        yield problem(str(error), "see the message; the run would end with it")
+    except Exception as error:  # noqa: BLE001 - whatever it is, the other checks are worth making
+        _LOG.debug("%s", check.__name__, exc_info=error)
+        yield problem(
+            f"{check.__name__}: {type(error).__name__}: {error}",
+            "the run is likely to end like this; `multiturn --verbose doctor` shows where it comes from",
+        )

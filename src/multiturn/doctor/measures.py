@@ -1,53 +1,61 @@
-"""The checks that load the model and measure it: memory and time of the trainings, of the rollouts, disk.
+"""The checks that load the model and measure it: memory and time of the trainings, speed of the replies.
 
-Times are predictions: what was measured on a few rows, times how many there will be. A prediction for
-trainings on pairs is made before there are pairs, so it is rough.
+What is predicted is what was measured on a few rows, times how many there will be: `estimates` has the
+formulas. Trainings on pairs are predicted before there are pairs, from pairs that share nothing.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
-import math
-import shutil
 import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import torch
 from transformers import TrainerCallback
 
 from multiturn.agents.base import Request
 from multiturn.agents.local import LocalAgent
+from multiturn.doctor import estimates, workload
+from multiturn.doctor.estimates import MeasuredTraining
 from multiturn.doctor.finding import note, ok, problem, warning
-from multiturn.memory import available_host_memory, peak_host_memory
+from multiturn.doctor.made_up import pairs_like
+from multiturn.doctor.surroundings import GIB
+from multiturn.memory import available_host_memory, host_memory, peak_host_memory
 from multiturn.pipeline import operations
-from multiturn.pipeline.methods import BEST_OF_N
-from multiturn.pipeline.trainings import sft_trainer
+from multiturn.pipeline.methods import PREFERENCE
+from multiturn.pipeline.trainings import pair_trainer, sft_trainer
 from multiturn.progress import duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from multiturn.agents.base import Reply
     from multiturn.doctor.finding import Finding
     from multiturn.doctor.patient import Patient
-    from multiturn.pipeline.config import Config
+    from multiturn.pipeline.config import DecodingSettings
+    from multiturn.pipeline.train_settings import PreferenceSettings, TrainSettings
+    from multiturn.training.trainer import TurnTrainer
+    from multiturn.trajectory import PreferencePair, Trajectory
 
-__all__ = ["decoding", "disk", "training"]
+__all__ = ["decoding", "memory_findings", "pair_training", "sft_training"]
 
 _STEPS: Final = 3
 """Optimizer steps that are run; the first warms up and is not counted."""
-_REPLIES: Final = 4
-"""Conversations that are answered side by side to see how fast that goes."""
+_ROWS: Final = 16
+"""Rows of a measured step at most."""
+_SLOTS: Final = 8
+"""Conversations that are answered side by side at most, to see how fast that goes."""
 _TIGHT: Final = 0.8
 """A share of the memory beyond which there is little left for longer conversations."""
-_GIB: Final = 2**30
-_BYTES_SAVED: Final = 4
-"""Bytes that a saved weight takes: float32."""
-_BYTES_CHECKPOINT: Final = 12
-"""Bytes that a trained weight takes in a checkpoint: itself and the optimizer's two moments."""
+
+
+_RowT = TypeVar("_RowT")
+_SettingsT = TypeVar("_SettingsT", bound="TrainSettings")
 
 
 class _StepEnds(TrainerCallback):
@@ -58,148 +66,285 @@ class _StepEnds(TrainerCallback):
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         """After the optimizer."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         self.times.append(time.perf_counter())
 
 
-def training(patient: Patient) -> Iterator[Finding]:
-    """How much time and memory a step of SFT takes, and what follows for all trainings."""
+def sft_training(patient: Patient) -> Iterator[Finding]:
+    """How much time and memory SFT takes."""
     config = patient.config
-    rows = patient.demonstrations
+    rows, settings = _few(_spread(patient, patient.demonstrations), config.sft)
     if not rows:
         return
-    free = _free_memory()
-    ends = _StepEnds()
+    free = _room()
     with tempfile.TemporaryDirectory() as folder:
         trainer = sft_trainer(
             config.model,
             rows,
-            settings=config.sft,
+            settings=settings,
             prompt=config.prompt,
             precision=config.precision,
             output=Path(folder),
             steps=_STEPS,
         )
-        trainer.add_callback(ends)
-        trainer.train()
-    seconds = statistics.median(after - before for before, after in itertools.pairwise(ends.times))
-    batch = min(config.sft.batch_size, len(rows))
-    per_row = seconds / batch
-    yield from _memory(_peak_memory(), free)
-    count = _demonstrations(config)
-    if count is None:
-        yield note(f"a step of SFT on {batch} demonstrations takes {seconds:.1f} s")
+        measured = _measured(trainer, config.sft)
+    yield from memory_findings("sft", _predicted(patient, measured, config.sft, sides=1), free)
+    if not patient.real:
+        yield note(f"a step of SFT on {measured.rows} made-up rows takes {measured.seconds:.2f} s")
         return
-    total = math.ceil(count / config.sft.batch_size) * config.sft.epochs * config.sft.batch_size * per_row
+    count = workload.demonstrations(config, len(patient.tasks(config.environment.train_split)))
+    seconds = estimates.training_seconds(measured, rows=count, epochs=config.sft.epochs)
     yield note(
-        f"a step of SFT on {batch} demonstrations takes {seconds:.1f} s; with {count} demonstrations and "
-        f"{config.sft.epochs:g} epochs SFT takes about {duration(total)}"
+        f"sft: {count} demonstrations, {config.sft.epochs:g} epochs: about {duration(seconds)} "
+        f"({measured.seconds:.2f} s for {measured.rows} rows)",
+        seconds=seconds,
+        row_seconds=measured.seconds / measured.rows,
     )
-    pairs = len(patient.pairs) or _explored(config)
-    if pairs:
-        # Both sides are trained on, and the reference reads them once, a third of a step's work.
-        work = sum(pairs * (2 * settings.epochs + 2 / 3) for settings in config.trainings())
-        yield note(
-            f"with {pairs} pairs as long as demonstrations, {len(config.trainings())} trainings on them take "
-            f"about {duration(work * per_row * config.rounds)}, less where the sides share a beginning"
+
+
+def pair_training(patient: Patient) -> Iterator[Finding]:
+    """How much time and memory trainings on pairs take; those that differ in neither are measured once."""
+    config = patient.config
+    known: dict[str, MeasuredTraining] = {}
+    free = _room()
+    pairs = _pairs(patient)
+    for name in config.of_kind(PREFERENCE) if pairs else ():
+        settings = config.method(name)
+        if settings.objective == "sft":
+            yield note(f"methods.{name}: takes what SFT takes for as many rows as there are pairs")
+            continue
+        key = repr(settings.model_copy(update=_ALIKE))
+        first = key not in known
+        if first:
+            known[key] = _measure_pairs(patient, settings, pairs)
+        measured = known[key]
+        if first:
+            predicted = _predicted(patient, measured, settings, sides=2)
+            yield from memory_findings(f"methods.{name}", predicted, free)
+        yield _pair_time(patient, name, settings, measured)
+
+
+_ALIKE: Final[dict[str, Any]] = {
+    "objective": "dpo",
+    "beta": 0.1,
+    "gamma": 0.7,
+    "weighting": None,
+    "label_smoothing": None,
+    "target_margin": None,
+    "learning_rate": 1e-6,
+    "epochs": 1.0,
+    "schedule": "constant",
+    "warmup": 0.0,
+    "report_to": None,
+    "checkpoints": 0,
+}
+"""Settings that change neither the memory nor the time of a step, all the same."""
+
+
+def _measure_pairs(
+    patient: Patient, settings: PreferenceSettings, pairs: Sequence[PreferencePair]
+) -> MeasuredTraining:
+    config = patient.config
+    few, few_settings = _few(pairs, settings)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = pair_trainer(
+            config.model,
+            few,
+            settings=few_settings,
+            prompt=config.prompt,
+            precision=config.precision,
+            output=Path(folder),
+            steps=_STEPS,
         )
+        return _measured(trainer, settings)
+
+
+def _pair_time(
+    patient: Patient, name: str, settings: PreferenceSettings, measured: MeasuredTraining
+) -> Finding:
+    config = patient.config
+    said = f"{measured.seconds:.2f} s for {measured.rows} pairs"
+    count, rough = len(patient.pairs), ""
+    if not count and patient.real:
+        count = workload.episodes_explored(config, len(patient.tasks(config.environment.train_split)))
+        rough = " at most, if each episode makes a pair that shares nothing but its prompt"
+    if not count:
+        return note(f"methods.{name}: {said}")
+    seconds = estimates.training_seconds(measured, rows=count, epochs=settings.epochs) * config.rounds
+    rounds = f", {config.rounds} rounds" if config.rounds > 1 else ""
+    return note(
+        f"methods.{name}: {count} pairs, {settings.epochs:g} epochs{rounds}: about "
+        f"{duration(seconds)}{rough} ({said})",
+        seconds=seconds,
+        row_seconds=measured.seconds / measured.rows,
+    )
 
 
 def decoding(patient: Patient) -> Iterator[Finding]:
     """How fast the model answers, and what follows for exploration and evaluation."""
     config = patient.config
-    rows = patient.demonstrations[:_REPLIES]
+    rows = patient.demonstrations
     if not rows:
         return
-    turns = [len([m for m in row.messages if m.role == "assistant"]) for row in patient.demonstrations]
-    said = [
-        patient.renderer.render(row.messages).scored_tokens / count
-        for row, count in zip(rows, turns, strict=False)
-    ]
-    tokens = max(1, round(statistics.fmean(said)))
+    rendered = [patient.renderer.render(row.messages, tools=row.tools) for row in rows]
+    turns = statistics.fmean(row.num_turns for row in rendered)
+    reply = sum(row.scored_tokens for row in rendered) / sum(row.num_turns for row in rendered)
+    speeds: dict[int, float] = {}
+    counts = {"explore": 0, "evaluate": 0}
+    if patient.real:
+        there = {split: len(patient.tasks(split)) for split in config.environment.test_splits}
+        train = len(patient.tasks(config.environment.train_split))
+        rounds = config.rounds if config.of_kind(PREFERENCE) else 1
+        counts["explore"] = workload.episodes_explored(config, train) * rounds
+        counts["evaluate"] = workload.episodes_evaluated(config, there)
+    for name, settings in (("explore", config.explore), ("evaluate", config.evaluate)):
+        slots = min(settings.slots, len(rows), _SLOTS)
+        if slots not in speeds:
+            speeds[slots] = _token_seconds(patient, settings, rows[:slots])
+        speed = f"{1 / speeds[slots]:.0f} tokens/s with {slots} conversations side by side"
+        said = min(reply, settings.max_new_tokens)
+        figures = {"episodes": counts[name], "token_seconds": speeds[slots]}
+        if not counts[name]:
+            yield note(f"{name}: {speed}", **figures)
+            continue
+        most = max(config.environment.max_turns or turns, turns)
+        low, high = (
+            estimates.rollout_seconds(
+                episodes=counts[name],
+                turns=each,
+                reply_tokens=said,
+                token_seconds=speeds[slots],
+                turn_seconds=patient.turn_seconds,
+            )
+            for each in (turns, most)
+        )
+        longer = f", {duration(high)} if all end at the turn limit" if most > turns else ""
+        yield note(
+            f"{name}: {counts[name]} episodes of {turns:.1f} turns as the expert's take about "
+            f"{duration(low)}{longer} ({speed})",
+            seconds=low,
+            most_seconds=high,
+            **figures,
+        )
+
+
+def memory_findings(name: str, predicted: float, free: float | None) -> Iterator[Finding]:
+    """Whether a training has the memory that it will take.
+
+    Args:
+        name: The training's key in the configuration.
+        predicted: Bytes that it takes.
+        free: Bytes that there are for it; None where nobody knows.
+    """
+    said = f"{name}: takes about {predicted / GIB:.2f} GiB of memory"
+    if free is None:
+        yield note(said, predicted_bytes=predicted)
+        return
+    figures = {"predicted_bytes": predicted, "free_bytes": free}
+    said += f", of {free / GIB:.1f} that there are"
+    remedy = "set max_tokens_per_batch, a smaller micro_batch_size, gradient_checkpointing or lora"
+    if predicted > free:
+        yield problem(said, remedy, **figures)
+    elif predicted > _TIGHT * free:
+        yield warning(said, remedy, **figures)
+    else:
+        yield ok(said, **figures)
+
+
+def _measured(trainer: TurnTrainer, settings: TrainSettings) -> MeasuredTraining:
+    """Train for a few steps."""
+    on_gpu = torch.cuda.is_available()
+    ends = _StepEnds()
+    trainer.add_callback(ends)
+    model: Any = trainer.model
+    held = float(torch.cuda.memory_allocated() if on_gpu else host_memory())
+    held += workload.TRAINED * sum(p.numel() for p in model.parameters() if p.requires_grad)
+    rows: Sequence[Any] = trainer.train_dataset.rows  # type: ignore[union-attr]
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    trainer.train()
+    lengths = sorted((sum(len(s.token_ids) for s in row.sequences) for row in rows), reverse=True)
+    tokens = sum(lengths[: settings.rows_at_once])
+    once = getattr(settings, "reference", None) in ("auto", "cached")  # others are part of every step
+    if settings.max_tokens_per_batch is not None:
+        tokens = min(sum(lengths), settings.max_tokens_per_batch)
+    measured = MeasuredTraining(
+        rows=len(rows),
+        seconds=statistics.median(after - before for before, after in itertools.pairwise(ends.times)),
+        reference_seconds=trainer.clock.seconds()["reference"] if once else 0.0,
+        held=held,
+        peak=float(torch.cuda.max_memory_allocated() if on_gpu else peak_host_memory()),
+        pass_tokens=tokens,
+    )
+    gc.collect()
+    return measured
+
+
+def _predicted(patient: Patient, measured: MeasuredTraining, settings: TrainSettings, *, sides: int) -> float:
+    """The memory of a pass that is as large as the settings allow."""
+    tokens = settings.max_tokens_per_batch
+    if tokens is None:
+        longest = max(_length(patient, row) for row in patient.demonstrations)
+        tokens = settings.rows_at_once * sides * min(longest, settings.max_length or longest)
+    return estimates.peak_memory(measured, pass_tokens=tokens)
+
+
+def _token_seconds(patient: Patient, settings: DecodingSettings, rows: Sequence[Trajectory]) -> float:
+    """The seconds of a token of second replies, which read on where the first ones ended.
+
+    So a conversation's beginning, which is read once for an episode, does not count for every turn.
+    """
     agent = LocalAgent(
-        operations.load_model(config.model),
+        operations.load_model(patient.config.model),
         capacity=len(rows),
-        max_new_tokens=min(tokens, config.evaluate.max_new_tokens),
-        chat_template=config.prompt.chat_template,
-        max_context=config.evaluate.max_context,
+        max_new_tokens=settings.max_new_tokens,
+        chat_template=patient.config.prompt.chat_template,
+        max_context=settings.max_context,
     )
     with contextlib.closing(agent):
-        began = time.perf_counter()
-        for slot, row in enumerate(rows):
-            first = next(i for i, message in enumerate(row.messages) if message.role == "assistant")
-            agent.submit(Request(slot=slot, messages=row.messages[:first], seed=slot))
-        waiting = len(rows)
-        while waiting:
-            waiting -= len(agent.poll())
-        per_turn = (time.perf_counter() - began) / len(rows)
-    mean_turns = statistics.fmean(turns)
-    episodes = {"exploration": _explored(config), "evaluation": _evaluated(config)}
-    for name, count in episodes.items():
-        if count:
-            yield note(
-                f"{name}: {count} episodes of about {mean_turns:.1f} turns take about "
-                f"{duration(count * mean_turns * per_turn)} ({per_turn:.2f} s a turn, {tokens} tokens each)"
-            )
+        for turn in (0, 1):
+            for slot, row in enumerate(rows):
+                starts = [i for i, message in enumerate(row.messages) if message.role == "assistant"]
+                messages = row.messages[: starts[min(turn, len(starts) - 1)]]
+                agent.submit(Request(slot=slot, messages=messages, seed=slot))
+            began = time.perf_counter()
+            replies: list[Reply] = []
+            while len(replies) < len(rows):
+                replies += agent.poll()
+            seconds = time.perf_counter() - began
+    written = sum(len(reply.message.token_ids or ()) for reply in replies if reply.message is not None)
+    return seconds / max(1, written)
 
 
-def disk(patient: Patient) -> Iterator[Finding]:
-    """Whether the disk holds what the run saves."""
-    policy = operations.load_model(patient.config.model)
-    weights = sum(parameter.numel() for parameter in policy.model.parameters())
-    models = 1 + len(patient.config.trainings()) * patient.config.rounds
-    # A new checkpoint is whole before the one before it goes.
-    needed = weights * (models * _BYTES_SAVED + 2 * _BYTES_CHECKPOINT)
-    root = patient.directory.root
-    there = next(path for path in (root, *root.absolute().parents) if path.exists())
-    free = shutil.disk_usage(there).free
-    said = f"{models} models and checkpoints take about {needed / _GIB:.1f} GiB; {free / _GIB:.1f} are free"
-    if needed > free:
-        yield problem(said, "make room, set output to another disk, or checkpoints to 0")
-    else:
-        yield ok(said)
+def _pairs(patient: Patient) -> list[PreferencePair]:
+    """A few of the run's pairs; before there are any, the worst that may be made of its demonstrations."""
+    if patient.pairs:
+        return patient.pairs[:: max(1, len(patient.pairs) // _ROWS)][:_ROWS]
+    return pairs_like(_spread(patient, patient.demonstrations))
 
 
-def _memory(peak: int, free: int | None) -> Iterator[Finding]:
-    said = f"training took {peak / _GIB:.1f} GiB at most"
-    if free is None:
-        yield note(said)
-        return
-    said += f" of {free / _GIB:.1f} that were free"
-    if peak > _TIGHT * free:
-        yield warning(
-            f"{said}; pairs have two sides, and longer ones need more",
-            "set max_tokens_per_batch, a smaller micro_batch_size, or gradient_checkpointing: true",
-        )
-    else:
-        yield ok(said)
+def _spread(patient: Patient, rows: Sequence[Trajectory]) -> list[Trajectory]:
+    """Short ones, long ones, and the longest of all."""
+    ordered = sorted(rows, key=lambda row: _length(patient, row), reverse=True)
+    return ordered[:: max(1, -(-len(ordered) // _ROWS))]
 
 
-def _peak_memory() -> int:
-    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak_host_memory()
+def _length(patient: Patient, row: Trajectory) -> int:
+    return patient.renderer.render(row.messages, tools=row.tools).scored_length
 
 
-def _free_memory() -> int | None:
-    return torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else available_host_memory()
+def _room() -> float | None:
+    """The memory that a training may take: what is free, and what this process holds, which it would too."""
+    if torch.cuda.is_available():
+        return float(torch.cuda.mem_get_info()[0])
+    free = available_host_memory()
+    return None if free is None else float(free + host_memory())
 
 
-def _demonstrations(config: Config) -> int | None:
-    """How many demonstrations SFT will learn; None where only the expert knows."""
-    return config.sft.tasks or config.expert.tasks
-
-
-def _explored(config: Config) -> int:
-    """Episodes of a round of exploration; 0 where only the expert knows."""
-    settings, tasks = config.explore, config.expert.tasks
-    left = None if tasks is None else max(0, tasks - settings.skip)
-    known = [count for count in (settings.tasks, left) if count is not None]
-    return min(known) * settings.samples if known else 0
-
-
-def _evaluated(config: Config) -> int:
-    """Episodes of all evaluations; 0 where only the environment knows."""
-    per_method = (config.evaluate.tasks or 0) * len(config.environment.test_splits)
-    policies = 1 + sum(
-        config.best_of_n(entry.method).samples if config.kind(entry.method) == BEST_OF_N else 1
-        for entry in config.method_rounds()
-    )
-    return per_method * policies
+def _few(rows: Sequence[_RowT], settings: _SettingsT) -> tuple[Sequence[_RowT], _SettingsT]:
+    """Rows for one step, and settings that make one of them, in passes as large as they would be."""
+    at_once = min(settings.rows_at_once, len(rows))
+    count = len(rows) // at_once * at_once if at_once else 0
+    update = {"batch_size": count, "micro_batch_size": at_once}
+    return rows[:count], settings.model_copy(update=update)

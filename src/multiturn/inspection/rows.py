@@ -60,6 +60,8 @@ class InspectedSide:
         name: ``"chosen"`` or ``"rejected"``; empty for a trajectory.
         tokens: All its tokens up to the last one that is scored.
         weights: The weight of each scored turn.
+        closed: For each scored turn, whether the token that ends it is scored. It is not where the model's
+            reply was cut off: the template then ends the turn, and the model learns nothing of that.
         cut: Whether it was cut at a turn boundary to fit.
         shared: How many of the first tokens are the same on the row's other side.
     """
@@ -67,6 +69,7 @@ class InspectedSide:
     name: str
     tokens: tuple[InspectedToken, ...]
     weights: tuple[float, ...]
+    closed: tuple[bool, ...]
     cut: bool
     shared: int
 
@@ -183,7 +186,18 @@ class Inspector:
             )
             for token_id, text, turn in zip(rendered.token_ids, texts, rendered.turns, strict=True)
         )
-        return InspectedSide(name=name, tokens=tokens, weights=weights, cut=was_cut, shared=shared)
+        last = {token.turn: token for token in tokens}
+        return InspectedSide(
+            name=name,
+            tokens=tokens,
+            weights=weights,
+            closed=tuple(
+                last[turn].special or last[turn].id in self._renderer.stop_ids
+                for turn in range(rendered.num_turns)
+            ),
+            cut=was_cut,
+            shared=shared,
+        )
 
     def _weights(self, num_turns: int) -> tuple[float, ...]:
         if self._weighting is None:

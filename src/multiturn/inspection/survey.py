@@ -5,14 +5,16 @@ from __future__ import annotations
 import collections
 import dataclasses
 import hashlib
+import math
 import re
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from multiturn.errors import DataError, MultiturnError
+from multiturn.formats.reading import SHOWN_ROWS
 from multiturn.inspection.rows import LeftOutError
-from multiturn.pairs.balance import length_warnings
+from multiturn.pairs.balance import SideLengths, length_warnings, side_lengths
 from multiturn.progress import progress
 from multiturn.tokens import forest_size
 from multiturn.trajectory import PreferencePair
@@ -39,10 +41,12 @@ class Problem:
     Attributes:
         count: How many.
         example: The message about the first of them, with its place in the file.
+        rows: The numbers of the first of them, as ``--row`` takes them: lines of a JSONL file.
     """
 
     count: int
     example: str
+    rows: list[int]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +87,9 @@ class Survey:
         scored_share: The part of all tokens that is scored.
         cut: Conversations that would be cut at a turn boundary.
         duplicates: Usable rows whose tokens are the same as an earlier row's.
+        same_sides: Usable pairs whose two sides are the same tokens.
+        swapped: Usable pairs that are an earlier one the other way round.
+        lengths: How long the two sides of the usable pairs are; empty with fewer than two.
         shared_share: The part of the tokens of the first rows, at most 512, that a packed forest of all of
             them computes once instead of several times.
     """
@@ -98,6 +105,9 @@ class Survey:
     scored_share: float | None = None
     cut: int = 0
     duplicates: int = 0
+    same_sides: int = 0
+    swapped: int = 0
+    lengths: tuple[SideLengths, ...] = ()
     shared_share: float | None = None
 
     @property
@@ -106,8 +116,12 @@ class Survey:
         return sum(problem.count for problem in self.problems.values())
 
     def to_json(self) -> dict[str, Any]:
-        """This survey as JSON."""
-        return dataclasses.asdict(self)
+        """This survey as JSON; a difference of lengths that is infinite is null."""
+        record = dataclasses.asdict(self)
+        for lengths in record["lengths"]:
+            if math.isinf(lengths["difference"]):
+                lengths["difference"] = None
+        return record
 
 
 def survey(reader: RecordReader, inspector: Inspector) -> Survey:
@@ -145,7 +159,8 @@ def survey(reader: RecordReader, inspector: Inspector) -> Survey:
             bar.advance()
     found.rows = reader.rows
     for reason, count in reader.bad.items():
-        found.problems[reason] = Problem(count=count, example=reader.first_bad[reason])
+        rows = reader.bad_rows[reason]
+        found.problems[reason] = Problem(count=count, example=reader.first_bad[reason], rows=rows)
     kept.finish(found)
     return found
 
@@ -157,11 +172,12 @@ def _note(found: Survey, reader: RecordReader, error: MultiturnError) -> None:
     # The row's own name stands first, and numbers differ from row to row.
     reason = _NUMBERS.sub("N", message.split(": ", 1)[-1])
     known = found.problems.get(reason)
-    if known is not None:
-        known.count += 1
-        return
-    example = message if row is None else str(row.error(message, reader.path))
-    found.problems[reason] = Problem(count=1, example=example)
+    if known is None:
+        example = message if row is None else str(row.error(message, reader.path))
+        known = found.problems[reason] = Problem(count=0, example=example, rows=[])
+    known.count += 1
+    if row is not None and known.count <= SHOWN_ROWS:
+        known.rows.append(row.number)
 
 
 class _Kept:
@@ -172,19 +188,22 @@ class _Kept:
         self._lengths: list[int] = []
         self._turns: list[int] = []
         self._scored = 0
-        self._seen: collections.Counter[bytes] = collections.Counter()
+        self._seen: collections.Counter[tuple[bytes, ...]] = collections.Counter()
+        self._same_sides = self._swapped = 0
         self._first: list[Rendered] = []
         self._first_rows = 0
 
     def add(self, sequences: Sequence[Rendered]) -> None:
         """Remember a row."""
-        digest = hashlib.sha256()
         for sequence in sequences:
             self._lengths.append(len(sequence.token_ids))
             self._turns.append(sequence.num_turns)
             self._scored += sequence.scored_tokens
-            digest.update(np.asarray([sequence.token_ids, sequence.turns], dtype=np.int64).tobytes() + b"|")
-        self._seen[digest.digest()] += 1
+        key = tuple(map(_digest, sequences))
+        if len(key) == 2:
+            self._same_sides += key[0] == key[1]
+            self._swapped += key[0] != key[1] and key[::-1] in self._seen
+        self._seen[key] += 1
         if self._first_rows < _ALIKE_ROWS:
             self._first_rows += 1
             self._first += sequences
@@ -198,8 +217,24 @@ class _Kept:
         found.duplicates = self._seen.total() - len(self._seen)
         whole = sum(sequence.scored_length for sequence in self._first)
         found.shared_share = 1.0 - forest_size(self._first) / whole
+        found.same_sides, found.swapped = self._same_sides, self._swapped
+        found.lengths = side_lengths(self.pairs)
         found.warnings += length_warnings(self.pairs)
+        if found.same_sides:
+            found.warnings.append(
+                f"{found.same_sides} pairs have two sides of the same tokens; there is nothing to prefer"
+            )
+        if found.swapped:
+            found.warnings.append(
+                f"{found.swapped} pairs are others the other way round; they contradict each other"
+            )
         if found.duplicates:
             found.warnings.append(
                 f"{found.duplicates} rows are repetitions of others token for token; they count as often"
             )
+
+
+def _digest(sequence: Rendered) -> bytes:
+    """The same for the same tokens and turns."""
+    content = np.asarray([sequence.token_ids, sequence.turns], dtype=np.int64).tobytes()
+    return hashlib.sha256(content).digest()

@@ -47,26 +47,36 @@ def show_row(console: Console, row: InspectedRow) -> None:
             console.print(
                 Text(f"... the first {first} tokens are those of {row.sides[0].name} ...", _UNSCORED)
             )
-        fork = side.shared if len(row.sides) > 1 else None
+        fork = side.shared if side.name else None
         console.print(_coloured(side, first, fork, heaviest), soft_wrap=True)
         console.print(_turn_table(side))
     console.print(_legend(heaviest))
 
 
 def plain_row(row: InspectedRow) -> Iterator[str]:
-    """A row as lines with tabs between: side, index, id, turn, weight, and the text as JSON writes it.
+    """A row as lines with tabs between: side, index, id, turn, whether it is scored, weight, text.
 
-    Turns count from 1; what is not scored has ``-`` for its turn and weight.
+    The text is as JSON writes it. Turns count from 1; what is not scored has ``-`` for its turn and weight.
+    Lines that begin with ``#`` say what is true of a side or a turn, and where the sides of a pair part.
 
     Args:
         row: The row.
     """
-    yield "side\ttoken\tid\tturn\tweight\ttext"
+    yield f"# {json.dumps(reveal(row.id), ensure_ascii=False)}"
+    for side in row.sides:
+        yield f"# {_title(side)}"
+        for turn, (weight, closed) in enumerate(zip(side.weights, side.closed, strict=True)):
+            tokens = sum(token.turn == turn for token in side.tokens)
+            yield f"# turn {turn + 1}: {tokens} tokens, weight {weight:.6g}, {_end(closed=closed)}"
+    yield "side\ttoken\tid\tturn\tscored\tweight\ttext"
     for side in row.sides:
         for index, token in enumerate(side.tokens):
-            turn, weight = _numbers(token)
+            if side.name and index == side.shared:
+                yield f"# fork: the {index} tokens before are the same on both sides"
+            number, weighs, scored = _numbers(token)
             text = json.dumps(reveal(token.text), ensure_ascii=False)
-            yield f"{side.name or 'trajectory'}\t{index}\t{token.id}\t{turn}\t{weight}\t{text}"
+            cells = (side.name or "trajectory", str(index), str(token.id), number, scored, weighs, text)
+            yield "\t".join(cells)
 
 
 def survey_lines(found: Survey) -> Iterator[str]:
@@ -82,11 +92,19 @@ def survey_lines(found: Survey) -> Iterator[str]:
         yield f"  {count} left out: {reason}"
     for problem in sorted(found.problems.values(), key=lambda problem: -problem.count):
         yield f"  {problem.count} refused: {reveal(problem.example)}"
+        if problem.count > 1:
+            more = ", ..." if problem.count > len(problem.rows) else ""
+            yield f"    rows {', '.join(map(str, problem.rows))}{more}"
     if found.tokens is not None and found.turns is not None:
         yield f"tokens of a conversation: {_spread(found.tokens)}"
         yield f"scored turns: {_spread(found.turns)}"
         yield f"scored tokens: {found.scored_share:.1%} of all"
         yield f"shared prefixes: {found.shared_share:.1%} of the first rows' tokens need no computing"
+    for lengths in found.lengths:
+        yield (
+            f"{lengths.quantity}: chosen {lengths.chosen:.1f}, rejected {lengths.rejected:.1f} on average "
+            f"(standardized difference {lengths.difference:+.2f})"
+        )
     if found.cut:
         yield f"{found.cut} conversations are cut at a turn boundary"
     for warning in found.warnings:
@@ -124,16 +142,18 @@ def _style(token: InspectedToken, heaviest: float) -> Style:
 def _ink(level: float) -> Style:
     """How a token of a weight is written, from 0 (none) to 1 (the row's heaviest)."""
     red, green, blue = (round(low + (high - low) * level) for low, high in zip(_LEAST, _MOST, strict=True))
-    return Style.parse(f"{'white' if level > 0.5 else 'black'} on #{red:02x}{green:02x}{blue:02x}")
+    return Style.parse(f"{'#ffffff' if level > 0.5 else '#000000'} on #{red:02x}{green:02x}{blue:02x}")
 
 
 def _turn_table(side: InspectedSide) -> Table:
-    table = Table("turn", "tokens", "weight", "begins with", box=None, pad_edge=False, header_style="dim")
+    headings = ("turn", "tokens", "weight", "end of turn", "begins with")
+    table = Table(*headings, box=None, pad_edge=False, header_style="dim")
     for turn, weight in enumerate(side.weights):
         tokens = [token for token in side.tokens if token.turn == turn]
         said = reveal("".join(token.text for token in tokens)).replace("\n", " ")
         begins = said if len(said) <= _OPENING else f"{said[: _OPENING - 1]}…"
-        table.add_row(str(turn + 1), str(len(tokens)), f"{weight:.4g}", Text(begins))
+        end = Text("scored", "green") if side.closed[turn] else Text("not scored", "bold red")
+        table.add_row(str(turn + 1), str(len(tokens)), f"{weight:.4g}", end, Text(begins))
     return table
 
 
@@ -149,10 +169,15 @@ def _legend(heaviest: float) -> Text:
     return text
 
 
-def _numbers(token: InspectedToken) -> tuple[str, str]:
+def _end(*, closed: bool) -> str:
+    return "its end is scored" if closed else "its end is not scored: the reply was cut off"
+
+
+def _numbers(token: InspectedToken) -> tuple[str, str, str]:
+    """A token's turn and weight, and whether it is scored."""
     if token.turn is None or token.weight is None:
-        return "-", "-"
-    return str(token.turn + 1), f"{token.weight:.6g}"
+        return "-", "-", "no"
+    return str(token.turn + 1), f"{token.weight:.6g}", "yes"
 
 
 def _spread(spread: Spread) -> str:

@@ -1,6 +1,7 @@
 """Loading models and reading per-turn log-probabilities off them."""
 
 from multiturn.models.attention import forest_attention
+from multiturn.models.facts import ModelFacts, model_facts
 from multiturn.models.load import ModelSpec, load_policy, load_tokenizer, scratch_policy
 from multiturn.models.logps import Head, turn_logps
 from multiturn.models.modes import adapter_off, evaluating, recomputing
@@ -9,6 +10,7 @@ from multiturn.models.reference import ReferenceCache, reference_turn_logps
 
 __all__ = [
     "Head",
+    "ModelFacts",
     "ModelSpec",
     "Policy",
     "ReferenceCache",
@@ -17,6 +19,7 @@ __all__ = [
     "forest_attention",
     "load_policy",
     "load_tokenizer",
+    "model_facts",
     "recomputing",
     "reference_turn_logps",
     "save_policy",

@@ -76,16 +76,8 @@ class Manifest:
         """
         if path.exists():
             manifest = cls.read(path)
-            differences = list(_differences(complete(manifest.config), config))
-            if not differences:
+            if manifest.takes(config, complete=complete):
                 return manifest
-            if not manifest.untouched:
-                shown = "\n".join(f"  {line}" for line in differences)
-                raise RunStateError(
-                    f"{path.parent}: holds a run of another configuration:\n{shown}\n"
-                    "continue it with its own configuration, or give this one another folder "
-                    "(--set output=...)"
-                )
         manifest = cls(path, dict(config), _versions(), _git_commit(), _now(), {})
         manifest.save()
         return manifest
@@ -109,6 +101,30 @@ class Manifest:
                 f"{path}: is no manifest, or one of another version of multiturn; use another output folder"
             )
         return cls(path=path, **{name: record[name] for name in fields})
+
+    def takes(
+        self,
+        config: Mapping[str, Any],
+        *,
+        complete: Callable[[dict[str, Any]], Mapping[str, Any]] = lambda settings: settings,
+    ) -> bool:
+        """Whether this is a manifest of that configuration; False where it may give way to one.
+
+        Args:
+            config: The resolved configuration, JSON-able.
+            complete: As for `open`.
+
+        Raises:
+            RunStateError: It is not, and the directory holds work already; the message shows each difference.
+        """
+        differences = list(_differences(complete(self.config), config))
+        if differences and not self.untouched:
+            shown = "\n".join(f"  {line}" for line in differences)
+            raise RunStateError(
+                f"{self.path.parent}: holds a run of another configuration:\n{shown}\n"
+                "continue it with its own configuration, or give this one another folder (--set output=...)"
+            )
+        return not differences
 
     @property
     def untouched(self) -> bool:

@@ -41,7 +41,7 @@ def run_pipeline(config: Config) -> Path:
     Raises:
         RunStateError: The folder holds a run of another configuration, or another process works in it.
     """
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, emoji=False)
     # The lock comes first: what another process has done meanwhile stands in the manifest that is read then.
     with _only_one(directory_of(config)):
         run = open_run(config)
@@ -80,14 +80,17 @@ def open_run(config: Config) -> stages.Run:
 
 
 def check_folder(config: Config) -> list[str] | None:
-    """The stages that are done in a configuration's folder; None where no run has begun.
+    """The stages that are done in a configuration's folder; None where no run has begun. Nothing is written.
 
     Raises:
         RunStateError: It holds a run of another configuration.
     """
-    if not directory_of(config).manifest.exists():
+    path = directory_of(config).manifest
+    if not path.exists():
         return None
-    return list(open_run(config).manifest.stages)
+    manifest = Manifest.read(path)
+    manifest.takes(_settings(config), complete=_complete)
+    return list(manifest.stages)
 
 
 def plan(run: stages.Run) -> Iterator[Stage]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
 
 from multiturn.errors import ConfigError
 from multiturn.launch import process_count
@@ -12,7 +13,7 @@ from multiturn.models.load import ModelSpec, Policy, load_policy
 from multiturn.models.quantized import require_quantization
 from multiturn.pipeline.operations import load_model
 from multiturn.training.config import DMPOConfig, SFTConfig
-from multiturn.training.preference import train_preference
+from multiturn.training.preference import DMPOTrainer, train_preference
 from multiturn.training.sft import SFTTrainer, train_sft
 from multiturn.training.trackers import require_trackers
 
@@ -29,7 +30,19 @@ if TYPE_CHECKING:
     )
     from multiturn.trajectory import PreferencePair, Trajectory
 
-__all__ = ["require_what_it_takes", "sft_trainer", "train_on_demonstrations", "train_on_pairs"]
+__all__ = [
+    "pair_trainer",
+    "require_what_it_takes",
+    "sft_trainer",
+    "train_on_demonstrations",
+    "train_on_pairs",
+]
+
+
+_KEEPS_NOTHING: Final[Mapping[str, Any]] = MappingProxyType(
+    {"save_strategy": "no", "report_to": "none", "disable_tqdm": True}
+)
+"""What a training is told of which nothing but the time and the memory is wanted."""
 
 
 def require_what_it_takes(trainings: Iterable[TrainSettings]) -> None:
@@ -111,18 +124,7 @@ def train_on_pairs(
     if settings.objective == "sft":
         control = SFTConfig(**common)
         return train_sft(_policy(model, settings.lora), _chosen_sides(pairs), control, peft_config=adapter)
-    arguments = DMPOConfig(
-        **common,
-        objective=settings.objective,
-        beta=settings.beta,
-        gamma=settings.gamma,
-        weighting=settings.weighting,
-        label_smoothing=settings.label_smoothing,
-        target_margin=settings.target_margin,
-        chosen_nll=settings.chosen_nll,
-        reference=settings.reference,
-        reference_cache=None if reference_cache is None else str(reference_cache),
-    )
+    arguments = _preference_config(settings, common, reference_cache)
     return train_preference(_policy(model, settings.lora), pairs, arguments, peft_config=adapter)
 
 
@@ -148,7 +150,7 @@ def sft_trainer(
         steps: Optimizer steps.
     """
     arguments = _arguments(settings, prompt, precision, 0, output, rows=len(trajectories))
-    arguments |= {"max_steps": steps, "save_strategy": "no", "report_to": "none", "disable_tqdm": True}
+    arguments |= {**_KEEPS_NOTHING, "max_steps": steps}
     policy = _policy(model, settings.lora)
     return SFTTrainer(
         policy.model,
@@ -156,6 +158,56 @@ def sft_trainer(
         train_dataset=trajectories,
         processing_class=policy.tokenizer,
         peft_config=_peft_config(settings.lora),
+    )
+
+
+def pair_trainer(
+    model: str | Mapping[str, Any],
+    pairs: Sequence[PreferencePair],
+    *,
+    settings: PreferenceSettings,
+    prompt: PromptSettings,
+    precision: str,
+    output: Path,
+    steps: int,
+) -> DMPOTrainer:
+    """The trainer of `train_on_pairs`, for a few steps from which nothing is kept.
+
+    Args:
+        model: What to start from.
+        pairs: The preference pairs.
+        settings: How to train; the objective is not ``sft``.
+        prompt: How conversations are put to the model.
+        precision: ``bf16`` or ``fp32``.
+        output: A folder that nobody needs afterwards.
+        steps: Optimizer steps.
+    """
+    arguments = _arguments(settings, prompt, precision, 0, output, rows=len(pairs))
+    arguments |= {**_KEEPS_NOTHING, "max_steps": steps}
+    policy = _policy(model, settings.lora)
+    return DMPOTrainer(
+        policy.model,
+        _preference_config(settings, arguments, None),
+        train_dataset=pairs,
+        processing_class=policy.tokenizer,
+        peft_config=_peft_config(settings.lora),
+    )
+
+
+def _preference_config(
+    settings: PreferenceSettings, common: Mapping[str, Any], reference_cache: Path | None
+) -> DMPOConfig:
+    return DMPOConfig(
+        **common,
+        objective=settings.objective,
+        beta=settings.beta,
+        gamma=settings.gamma,
+        weighting=settings.weighting,
+        label_smoothing=settings.label_smoothing,
+        target_margin=settings.target_margin,
+        chosen_nll=settings.chosen_nll,
+        reference=settings.reference,
+        reference_cache=None if reference_cache is None else str(reference_cache),
     )
 
 

@@ -1,0 +1,67 @@
+"""From what a few steps took to what all of them will take: the formulas, and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+
+__all__ = ["MeasuredTraining", "peak_memory", "rollout_seconds", "training_seconds"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredTraining:
+    """What a few optimizer steps took.
+
+    Attributes:
+        rows: Rows of a step.
+        seconds: Of a step; the first, which warms up, is not in it.
+        reference_seconds: What the reference took for the rows, once; 0 without one.
+        held: Bytes of weights, gradients and optimizer, and of the process around them.
+        peak: The most bytes that the process held.
+        pass_tokens: Tokens of the largest forward pass, shared ones counted each time.
+    """
+
+    rows: int
+    seconds: float
+    reference_seconds: float
+    held: float
+    peak: float
+    pass_tokens: int
+
+
+def training_seconds(measured: MeasuredTraining, *, rows: int, epochs: float) -> float:
+    """``epochs * rows * (seconds of a step / its rows) + rows * (reference's seconds / its rows)``.
+
+    Args:
+        measured: What a few steps took.
+        rows: Rows of the training.
+        epochs: Passes over them.
+    """
+    return rows * (epochs * measured.seconds + measured.reference_seconds) / measured.rows
+
+
+def peak_memory(measured: MeasuredTraining, *, pass_tokens: int) -> float:
+    """``held + (peak - held) * (tokens of a pass / tokens of the measured pass)``, in bytes.
+
+    Never less than what was measured.
+
+    Args:
+        measured: What a few steps took.
+        pass_tokens: Tokens that a forward pass of the training may have.
+    """
+    activations = max(0.0, measured.peak - measured.held)
+    return max(measured.peak, measured.held + activations * pass_tokens / measured.pass_tokens)
+
+
+def rollout_seconds(
+    *, episodes: int, turns: float, reply_tokens: float, token_seconds: float, turn_seconds: float
+) -> float:
+    """``episodes * turns * (reply's tokens * seconds of a token + seconds of the environment)``.
+
+    Args:
+        episodes: How many are played.
+        turns: Turns of each.
+        reply_tokens: Tokens of a reply.
+        token_seconds: Seconds for a token where several replies are written side by side, shared among them.
+        turn_seconds: Seconds that the environment takes for a turn.
+    """
+    return episodes * turns * (reply_tokens * token_seconds + turn_seconds)
