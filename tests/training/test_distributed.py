@@ -85,6 +85,7 @@ def launch(folder: Path, *arguments: str, timeout: float = 1200) -> subprocess.C
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]),
         "OMP_NUM_THREADS": "1",
+        "GLOO_SOCKET_IFNAME": "lo",  # never ask a name server where this machine is
         "MULTITURN_PROGRESS": "off",
         "TRANSFORMERS_VERBOSITY": "error",
     }
