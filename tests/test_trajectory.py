@@ -12,7 +12,7 @@ from multiturn.trajectory import Message, Outcome, PreferencePair, Trajectory
 
 MESSAGES = (
     Message(role="user", content="go"),
-    Message(role="assistant", content="look", token_ids=(5, 2)),
+    Message(role="assistant", content="look", token_ids=(5, 2), token_logps=(-0.5, 0.0)),
     Message(role="tool", content="a cup", tool_call_id="c1", name="see"),
     Message(role="assistant", content="", tool_calls=({"function": {"name": "take"}},)),
 )
@@ -30,7 +30,9 @@ def test_a_trajectory_comes_back_as_it_was() -> None:
         tools=({"name": "take"},),
         info={"seconds": 1.5},
     )
-    assert Trajectory.from_json(trajectory.to_json()) == trajectory
+    reread = Trajectory.from_json(trajectory.to_json())
+    assert reread == trajectory
+    assert reread.messages[1].token_logps == (-0.5, 0.0)  # which are not compared
     assert trajectory.num_turns == len(trajectory.turns) == 2
     assert trajectory.prompt == MESSAGES[:1]
     assert [turn.observation for turn in trajectory.turns] == [(MESSAGES[2],), ()]
@@ -80,6 +82,9 @@ def test_a_trajectory_with_an_unusable_field(field: str, value: Any, says: str) 
         ("name", {"a": 1}, "'name' is {'a': 1}"),
         ("token_ids", [-1], "token_ids must be"),
         ("token_ids", "12", "token_ids must be"),
+        ("token_logps", [0.5], "token_logps must be"),
+        ("token_logps", [None], "token_logps must be"),
+        ("token_logps", "-1", "token_logps must be"),
     ],
 )
 def test_a_message_with_an_unusable_field(field: str, value: Any, says: str) -> None:

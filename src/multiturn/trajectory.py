@@ -63,6 +63,8 @@ class Message:
         name: On a tool message, the tool's name.
         token_ids: The ids the model really produced for this assistant message, with its end-of-turn token
             when it produced one. Training uses these ids instead of encoding `content` again.
+        token_logps: A server's log-probability (nats, at most 0) of each token it sampled; as many as
+            `token_ids` where there are such. Not read by training; equal messages may have different ones.
     """
 
     role: Role
@@ -71,6 +73,7 @@ class Message:
     tool_call_id: str | None = None
     name: str | None = None
     token_ids: tuple[int, ...] | None = None
+    token_logps: tuple[float, ...] | None = dataclasses.field(default=None, compare=False)
 
     def to_chat(self) -> dict[str, Any]:
         """This message as the plain dictionary that chat templates take."""
@@ -88,6 +91,8 @@ class Message:
         record: dict[str, Json] = dict(self.to_chat())
         if self.token_ids is not None:
             record["token_ids"] = list(self.token_ids)
+        if self.token_logps is not None:
+            record["token_logps"] = list(self.token_logps)
         return record
 
     @classmethod
@@ -112,6 +117,11 @@ class Message:
             not isinstance(token_ids, list) or not all(type(i) is int and i >= 0 for i in token_ids)
         ):
             raise DataError(f"the {role} message's token_ids must be a list of non-negative integers")
+        token_logps = fields.get("token_logps")
+        if token_logps is not None and (
+            not isinstance(token_logps, list) or not all(is_finite(n) and n <= 0 for n in token_logps)
+        ):
+            raise DataError(f"the {role} message's token_logps must be a list of numbers that are at most 0")
         return cls(
             role=role,
             content=content,
@@ -119,6 +129,7 @@ class Message:
             tool_call_id=optional(fields, "tool_call_id", str),
             name=optional(fields, "name", str),
             token_ids=None if token_ids is None else tuple(token_ids),
+            token_logps=None if token_logps is None else tuple(float(n) for n in token_logps),
         )
 
 

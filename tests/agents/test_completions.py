@@ -61,6 +61,41 @@ def test_other_ways_of_saying_it() -> None:
     assert parsed(answer).token_ids == (5, 6)
 
 
+def with_logps(content: str, *entries: tuple[Any, Any]) -> Completion:
+    answer = completion(content)
+    beside = [{"token": token, "logprob": logp} for token, logp in entries]
+    answer["choices"][0]["logprobs"] = {"content": beside}
+    return parsed(answer)
+
+
+def test_logps_of_the_tokens_that_spell_the_text() -> None:
+    whole = with_logps("go up", ("go", -0.5), (" up", 0.0001))
+    assert whole.logps_of("go up", None) == (-0.5, 0.0)
+    assert whole.logps_of("go", None) is not None, "the last may only end the turn"
+    assert whole.logps_of("<think>\nwhy\n</think>\n\ngo up", None) is None
+    assert with_logps("go", ("go", -1), ("<|im_end|>", -0.25)).logps_of("go", None) == (-1.0, -0.25)
+    assert with_logps("", ("<|im_end|>", -0.25)).logps_of("", None) == (-0.25,)
+    assert with_logps("up", ("why", -1), ("up", -1)).logps_of("up", None) is None
+    assert with_logps("up").logps_of("up", None) is None
+
+
+def test_logps_of_as_many_tokens_as_ids() -> None:
+    """Pieces of a letter are spelled as nothing that can be compared; their number can."""
+    pieces = with_logps("\u00e9", ("\ufffd", -1), ("\ufffd", -2))
+    assert pieces.logps_of("\u00e9", None) is None
+    assert pieces.logps_of("\u00e9", (5, 6)) == (-1.0, -2.0)
+    assert pieces.logps_of("\u00e9", (5, 6, 2)) is None
+    answer = completion("\u00e9")
+    beside = [{"token": "?", "bytes": [0xC3], "logprob": -1}, {"token": "?", "bytes": [0xA9], "logprob": -2}]
+    answer["choices"][0]["logprobs"] = {"content": beside}
+    assert parsed(answer).logps_of("\u00e9", None) == (-1.0, -2.0)
+
+
+@pytest.mark.parametrize("logp", [None, "-1", 0.5, float("inf"), float("nan"), -(10**400), [-1]])
+def test_logps_that_are_none(logp: Any) -> None:
+    assert with_logps("go up", ("go", -0.5), (" up", logp)).logps_of("go up", None) is None
+
+
 @pytest.mark.parametrize("ids", ["5", [5, "6"], [5, -6], [True], {"0": 5}, [5.0]])
 def test_ids_that_are_none(ids: Any) -> None:
     answer = completion("up")
@@ -107,6 +142,9 @@ _VALUES = st.recursive(
                     "function",
                     "name",
                     "logprobs",
+                    "logprob",
+                    "token",
+                    "bytes",
                     "token_ids",
                     "usage",
                 )
@@ -122,7 +160,9 @@ _VALUES = st.recursive(
 @given(st.binary() | _VALUES.map(lambda value: json.dumps(value).encode()))
 def test_whatever_comes_is_a_completion_or_garbage(body: bytes) -> None:
     with contextlib.suppress(GarbageError):
-        parse_completion(body).content.encode()
+        reply = parse_completion(body)
+        reply.content.encode()
+        reply.logps_of(reply.content, None)
     assert server_message(body).isprintable()
     assert len(server_message(body)) <= 300
     is_overflow(400, body)

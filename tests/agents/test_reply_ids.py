@@ -51,6 +51,8 @@ def test_the_agent_asks_for_them_checks_and_counts(tokenizer: PreTrainedTokenize
     def answer(token_ids: Any, content: str = TEXT, **message: Any) -> Any:
         record = completion(content, **message)
         record["choices"][0]["token_ids"] = token_ids
+        beside = [{"token": "?", "logprob": -0.25}] * len(ids)
+        record["choices"][0]["logprobs"] = {"content": beside}
         return json_answer(record)
 
     with fake_server() as server:
@@ -65,7 +67,8 @@ def test_the_agent_asks_for_them_checks_and_counts(tokenizer: PreTrainedTokenize
                 while not replies:
                     replies = agent.poll()
                 assert replies[0].message is not None
-                kept.append(replies[0].message.token_ids)
-    assert kept == [tuple(ids), None, None, None]
-    assert (agent.usage.ids_kept, agent.usage.ids_refused) == (1, 3)
+                kept.append(replies[0].message)
+    assert [message.token_ids for message in kept] == [tuple(ids), None, None, None]
+    assert [message.token_logps for message in kept] == [(-0.25,) * len(ids), None, None, None]
+    assert (agent.usage.ids_kept, agent.usage.ids_refused, agent.usage.logps_kept) == (1, 3, 1)
     assert server.posts[0]["return_token_ids"] is True

@@ -11,6 +11,8 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from multiturn.fields import is_finite
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -32,6 +34,9 @@ _MESSAGE_LENGTH: Final = 300
 _FAILED: Final = frozenset({"abort", "error"})
 """Finish reasons of replies that the server itself gave up (vLLM and SGLang, when they run out of memory or
 are shut down): what was written until then is nothing the model chose to end."""
+
+_ROUNDING: Final = 1e-3
+"""By how much a log-probability may be above 0: a server's rounding."""
 
 _OVERFLOW_STATUSES: Final = frozenset({400, 413, 422})
 _OVERFLOW: Final = re.compile(
@@ -58,6 +63,9 @@ class Completion:
             such.
         reasoning: What the server cut out of the reply as reasoning.
         token_ids: The ids that the server says the model produced; None where it does not say.
+        logps: The log-probabilities (nats, at most 0) token by token; None where it gives none.
+        spelled: The text of the tokens that have log-probabilities; a last one that only ends the turn may be
+            among them.
         prompt_tokens: The conversation's tokens, as the server counts them; 0 where it does not say.
         completion_tokens: The reply's, likewise.
         backend: What the server says it is (``system_fingerprint``); may be empty.
@@ -68,9 +76,26 @@ class Completion:
     tool_calls: tuple[Mapping[str, Any], ...] = ()
     reasoning: str = ""
     token_ids: tuple[int, ...] | None = None
+    logps: tuple[float, ...] | None = None
+    spelled: tuple[bytes, ...] = ()
     prompt_tokens: int = 0
     completion_tokens: int = 0
     backend: str = ""
+
+    def logps_of(self, content: str, token_ids: Sequence[int] | None) -> tuple[float, ...] | None:
+        """The log-probabilities, if they are those of the message that is kept; None otherwise.
+
+        Args:
+            content: The text that is kept.
+            token_ids: The ids that are kept. Without them the tokens that have log-probabilities must spell
+                the text; the last one may be an end-of-turn token, which the text does not show.
+        """
+        if self.logps is None or self.tool_calls:
+            return None
+        if token_ids is not None:
+            return self.logps if len(self.logps) == len(token_ids) else None
+        spells = content.encode() in (b"".join(self.spelled), b"".join(self.spelled[:-1]))
+        return self.logps if spells else None
 
 
 def encode_request(messages: Sequence[Message], fields: Mapping[str, Json]) -> bytes:
@@ -112,6 +137,8 @@ def parse_completion(body: bytes) -> Completion:
         tool_calls=_tool_calls(message.get("tool_calls")),
         reasoning=_text(message.get("reasoning_content")) or _text(message.get("reasoning")),
         token_ids=_token_ids(choice),
+        logps=_logps(choice),
+        spelled=tuple(_spelled(entry) for entry in _entries(choice)),
         prompt_tokens=_count(usage.get("prompt_tokens")),
         completion_tokens=_count(usage.get("completion_tokens")),
         backend=printable(backend, 80) if isinstance(backend, str) else "",
@@ -238,13 +265,35 @@ def _token_ids(choice: Mapping[str, Any]) -> tuple[int, ...] | None:
     """The reply's ids: ``token_ids`` (vLLM, SGLang), or those beside the log-probabilities (llama.cpp)."""
     ids = choice.get("token_ids")
     if ids is None:
-        logprobs = choice.get("logprobs")
-        entries = logprobs.get("content") if isinstance(logprobs, dict) else None
-        if isinstance(entries, list):
-            ids = [entry.get("id") if isinstance(entry, dict) else None for entry in entries]
+        ids = [entry.get("id") for entry in _entries(choice)] or None
     if not isinstance(ids, list) or not all(type(i) is int and i >= 0 for i in ids):
         return None
     return tuple(ids)
+
+
+def _entries(choice: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What stands beside each token of the reply; empty where something else stands there."""
+    logprobs = choice.get("logprobs")
+    entries = logprobs.get("content") if isinstance(logprobs, dict) else None
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        return []
+    return entries
+
+
+def _logps(choice: Mapping[str, Any]) -> tuple[float, ...] | None:
+    entries = _entries(choice)
+    logps = [
+        min(float(n), 0.0) for n in (e.get("logprob") for e in entries) if is_finite(n) and n < _ROUNDING
+    ]
+    return tuple(logps) if logps and len(logps) == len(entries) else None
+
+
+def _spelled(entry: Mapping[str, Any]) -> bytes:
+    """A token's text. Servers spell a piece of a letter as bytes, if at all."""
+    spelled = entry.get("bytes")
+    if isinstance(spelled, list) and all(type(byte) is int and 0 <= byte < 256 for byte in spelled):
+        return bytes(spelled)
+    return _text(entry.get("token")).encode()
 
 
 def _count(value: object) -> int:

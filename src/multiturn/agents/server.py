@@ -64,6 +64,7 @@ class ServerUsage:
         reasoning_dropped: Replies whose reasoning was left out.
         ids_kept: Replies with the ids that the model produced.
         ids_refused: Replies whose ids were missing or did not fit the text.
+        logps_kept: Replies with the log-probabilities of their tokens.
         backends: How many different ``system_fingerprint`` the server gave: above 1 it changed meanwhile.
     """
 
@@ -77,6 +78,7 @@ class ServerUsage:
     reasoning_dropped: int
     ids_kept: int
     ids_refused: int
+    logps_kept: int
     backends: int
 
     def to_json(self) -> dict[str, int]:
@@ -252,11 +254,15 @@ class ServerAgent:
         if completion.backend:
             self._backends.add(completion.backend)
         content = self._content(completion)
+        token_ids = self._token_ids(completion, content)
+        logps = completion.logps_of(content, token_ids)
+        self._counts["logps_kept"] += logps is not None
         message = Message(
             role="assistant",
             content=content,
             tool_calls=completion.tool_calls,
-            token_ids=self._token_ids(completion, content),
+            token_ids=token_ids,
+            token_logps=logps,
         )
         return Reply(slot=slot, message=message, truncated=completion.truncated)
 

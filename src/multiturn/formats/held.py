@@ -60,7 +60,7 @@ def _lost_of_messages(messages: Sequence[Message], reread: Sequence[Message]) ->
             lost.append("tool call ids")
         lost += [
             name
-            for name in ("token_ids", "name", "tool_call_id")
+            for name in ("token_ids", "token_logps", "name", "tool_call_id")
             if getattr(before, name) != getattr(after, name)
         ]
     return lost

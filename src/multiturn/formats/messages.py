@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -33,6 +34,7 @@ _FIELDS: Final = frozenset(
         "tool_call_id",
         "name",
         "token_ids",
+        "token_logps",
         "weight",
         "loss",
     }
@@ -86,7 +88,8 @@ def read_message(message: Mapping[str, Any], place: str, context: Context) -> Me
     for field, value in message.items():
         if field not in _FIELDS and value not in (None, "", [], {}):
             context.unread[f"message field {field!r}"] += 1
-    fields = {key: message.get(key) for key in ("tool_calls", "tool_call_id", "name", "token_ids")}
+    own = ("tool_calls", "tool_call_id", "name", "token_ids", "token_logps")
+    fields = {key: message.get(key) for key in own}
     if isinstance(message.get("function_call"), Mapping):
         fields["tool_calls"] = [{"type": "function", "function": message["function_call"]}]
     try:
@@ -162,14 +165,7 @@ def _with_calls(message: Message, change: Any) -> Message:
             calls.append({**call, "function": changed})
         else:
             calls.append(call)
-    return Message(
-        role=message.role,
-        content=message.content,
-        tool_calls=tuple(calls),
-        tool_call_id=message.tool_call_id,
-        name=message.name,
-        token_ids=message.token_ids,
-    )
+    return dataclasses.replace(message, tool_calls=tuple(calls))
 
 
 def _parsed(arguments: Json) -> Json:
