@@ -120,7 +120,7 @@ def pairs(patient: Patient) -> Iterator[Finding]:
     else:
         yield ok(f"{count} pairs", pairs=count)
     for said in length_warnings(patient.pairs):
-        yield warning(said, "pairs.strategy: length-matched pairs sides of like length")
+        yield warning(said, "compare the lengths of what it writes before and after training")
 
 
 def _rendered(patient: Patient) -> list[Rendered]:

@@ -80,7 +80,7 @@ def length_warnings(pairs: Sequence[PreferencePair]) -> list[str]:
         f"length bias: chosen sides have {lengths.chosen:.1f} {lengths.quantity} on average, rejected sides "
         f"{lengths.rejected:.1f} (standardized difference {lengths.difference:+.2f}, threshold "
         f"{LENGTH_THRESHOLD}); a model may learn the length instead of the preference: compare lengths "
-        "before and after training, or use --strategy length-matched"
+        "before and after training; the strategy length-matched pairs sides of like length"
         for lengths in side_lengths(pairs)
         if abs(lengths.difference) > LENGTH_THRESHOLD
     ]
