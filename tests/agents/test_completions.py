@@ -141,6 +141,11 @@ _VALUES = st.recursive(
                     "tool_calls",
                     "function",
                     "name",
+                    "finish_reason",
+                    "type",
+                    "code",
+                    "error",
+                    "detail",
                     "logprobs",
                     "logprob",
                     "token",
@@ -160,6 +165,8 @@ _VALUES = st.recursive(
 @given(st.binary() | _VALUES.map(lambda value: json.dumps(value).encode()))
 def test_whatever_comes_is_a_completion_or_garbage(body: bytes) -> None:
     with contextlib.suppress(GarbageError):
+        is_overflow(400, body)
+        server_message(body)
         reply = parse_completion(body)
         reply.content.encode()
         reply.logps_of(reply.content, None)
@@ -235,3 +242,18 @@ def test_addresses() -> None:
         with pytest.raises(ConfigError, match="environment variable") as caught:
             base_address(secret)
         assert "s3cret" not in str(caught.value)
+
+
+def test_an_input_that_is_repeated_is_no_message() -> None:
+    """FastAPI says what is wrong, and repeats what was sent: a conversation about context windows, say."""
+    detail = [{"type": "extra", "loc": ["body", "seed"], "msg": "not allowed", "input": "the context window"}]
+    body = json.dumps({"detail": detail}).encode()
+    assert not is_overflow(422, body)
+    assert "not allowed" in server_message(body)
+    assert "window" not in server_message(body)
+    assert is_overflow(422, json.dumps({"detail": [{"msg": "exceeds the context window"}]}).encode())
+
+
+def test_a_reply_that_a_filter_cut_off() -> None:
+    assert parsed(completion("I ca", "content_filter")).filtered
+    assert not parsed(completion("I ca")).filtered

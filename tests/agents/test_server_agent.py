@@ -7,6 +7,7 @@ import contextlib
 import socket
 import threading
 import time
+import urllib.parse
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -217,6 +218,7 @@ def trickle(handler: Handler, body: dict[str, Any]) -> None:
         json_answer(completion(content=7)),
         json_answer(completion(content=None, reason=None)),
         json_answer(completion(reason="abort")),
+        json_answer(completion(reason={"type": "abort"})),
         json_answer(completion(tool_calls=[{"function": {"name": 3}}])),
     ],
 )
@@ -304,6 +306,52 @@ def test_the_key_is_in_no_message_about_garbage(server: FakeServer, monkeypatch:
     assert KEY[:4] not in fault
 
 
+def test_a_key_in_any_spelling(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some gateways escape slashes; a redirect may carry the key as it came or as addresses spell it."""
+    monkeypatch.setenv("TOY_KEY", KEY)
+    escaped = KEY.replace("/", "\\/").replace("k", "\\u006b")
+    quoted = urllib.parse.quote(KEY, safe="")
+    for answer in (
+        plain(f'{{"error": "bad key {escaped}"}}'.encode()),
+        json_answer({}, 307, Location=f"https://login?key={KEY}"),
+        json_answer({}, 307, Location=f"https://login?key={quoted}"),
+    ):
+        server.behaviours = [answer]
+        with agent_for(server.url, api_key_env="TOY_KEY", retries=0) as agent:
+            try:
+                said = str(ask(agent).fault)
+            except AgentFaultError as error:
+                said = str(error)
+        assert "***" in said
+        assert "real" not in said
+
+
+def test_a_reply_that_was_filtered_is_nobodys(server: FakeServer) -> None:
+    server.behaviours = [json_answer(completion("I ca", "content_filter"))]
+    with agent_for(server.url) as agent:
+        reply = ask(agent)
+        assert (reply.message, reply.fault) == (None, "the server's content filter cut the reply off")
+        assert (agent.usage.given_up, agent.usage.replies, agent.usage.retries) == (1, 0, 0)
+
+
+def test_pages_beside_the_api_may_be_missing_in_any_way(server: FakeServer) -> None:
+    for status in (500, 501, 404):
+        server.page_status = status
+        server.pages.clear()
+        with agent_for(server.url) as agent:
+            assert ask(agent).message is not None
+
+
+def test_a_proxy_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "ftp://user:secret@somewhere")
+    with (
+        pytest.raises(ConfigError, match="a proxy that the environment names") as caught,
+        agent_for("https://example.org/v1"),
+    ):
+        pass
+    assert "secret" not in str(caught.value)
+
+
 def test_redirects_are_not_followed(server: FakeServer) -> None:
     with fake_server() as other, agent_for(server.url) as agent:
         server.behaviours = [json_answer({}, 307, Location=f"{other.url}/chat/completions")]
@@ -384,6 +432,10 @@ def test_keys_come_from_variables_that_are_set(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(ConfigError) as caught, agent_for("http://127.0.0.1:1/v1", api_key_env=KEY):
         pass
     assert KEY not in str(caught.value)
+    token = "hf_" + "Abc" * 11
+    with pytest.raises(ConfigError) as caught, agent_for("http://127.0.0.1:1/v1", api_key_env=token):
+        pass
+    assert token not in str(caught.value)
     monkeypatch.setenv("TOY_KEY", "two\nlines")
     with (
         pytest.raises(ConfigError, match="characters"),

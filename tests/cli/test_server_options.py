@@ -62,6 +62,15 @@ def test_evaluate_is_greedy(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["--tokenizer", "x"], 2, "--tokenizer is for servers"),
         (["--server-option", "a=1"], 2, "--server-option is for servers"),
+        (["--reasoning", "drop"], 2, "--reasoning is for servers"),
+        (["--timeout", "600"], 2, "--timeout is for servers"),
+        (["--retries", "0"], 2, "--retries is for servers"),
+        (
+            ["--server", "URL", "--server-option", "a=1", "--server-option", "a.b=2"],
+            2,
+            "--server-option 'a.b=2': 'a' is not a section",
+        ),
+        (["--server", "http://localhost:99999/v1"], 2, "not a server's address"),
         (["--server", "URL", "--chat-template", "compact"], 2, "a server writes conversations with its own"),
         (["--server", "URL", "--reasoning", "show"], 2, "--reasoning: there is no 'show'"),
         (["--server", "URL", "--server-option", "a"], 2, "--server-option 'a'"),

@@ -59,6 +59,24 @@ def test_of_equals_the_one_that_solved_the_task_counts_and_then_the_first() -> N
     assert [t.id for t in best_episodes(samples)] == ["a#1"]
 
 
+def test_a_best_that_was_cut_off_did_not_solve_its_task() -> None:
+    """Of the best nobody says whether tasks were solved; the samples show that the environment does say."""
+    samples = [
+        each
+        for task in "ab"
+        for each in (
+            sample(task, 0, 0.0, success=None, outcome=Outcome.TRUNCATED),
+            sample(task, 1, 0.0, success=False),
+        )
+    ]
+    assert [(t.id, t.success) for t in best_episodes(samples)] == [("a#0", False), ("b#0", False)]
+    found = summarize_best(samples)
+    assert found.success is not None
+    assert found.success.mean == 0.0
+    silent = [sample("a", n, 0.0, success=None, outcome=Outcome.TRUNCATED) for n in range(2)]
+    assert best_episodes(silent)[0].success is None
+
+
 def test_samples_that_the_environment_broke_are_never_the_best() -> None:
     """Task a has one left, task b none: that one is lost, and compared with nothing."""
     samples = [

@@ -27,7 +27,7 @@ def rollout(
 
 
 def test_each_rollout_is_kept_or_dropped_for_one_reason() -> None:
-    """Of eight: a#1, a#3 and b#0 are kept. b's demonstration is another one than b#0."""
+    """Of nine: a#1, a#3 and b#0 are kept. b's demonstration is another one than b#0."""
     demonstrations = [rollout("a#0", 1.0, "go", "take"), rollout("b#0", 1.0, "look", "take")]
     rollouts = [
         rollout("a#0", 1.0, "go", "take"),

@@ -53,6 +53,13 @@ def test_too_few_expert_tasks_are_found_out_before_any_work(
         load_config(written(tmp_path, MINIMAL + sections))
 
 
+def test_policies_and_splits_whose_evaluations_would_share_a_file(tmp_path: Path) -> None:
+    text = MINIMAL.replace("environment:", "methods: {a: {}, a-b: {}}\nenvironment:")
+    splits = ["environment.test_splits=[b-c, c]"]
+    with pytest.raises(ConfigError, match="a-b on c and a on b-c would share a file"):
+        load_config(written(tmp_path, text), splits)
+
+
 def test_a_bad_override_of_a_method_is_not_blamed_on_the_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^--set: methods\.dmpo\.gama"):
         load_config(written(tmp_path, MINIMAL), ["methods.dmpo.gama=1"])

@@ -17,7 +17,7 @@ from multiturn.errors import ConfigError, RunStateError
 from multiturn.jsonl import read_pairs
 from multiturn.pipeline.load import load_config
 from multiturn.pipeline.results import rebuild_report, show_results
-from multiturn.pipeline.run import open_run, plan, run_pipeline
+from multiturn.pipeline.run import directory_of, open_run, plan, run_pipeline
 from multiturn.pipeline.run_directory import RunDirectory
 from multiturn.rollouts.store import read_rollouts
 
@@ -121,6 +121,25 @@ def test_a_test_split_that_is_not_there_is_found_out_at_once(config_file: Path) 
         run_pipeline(load_config(config_file, ["evaluate.tasks=99"]))
     assert not RunDirectory(config_file.parent / "run").expert.exists()
     open_run(load_config(config_file))
+
+
+@pytest.mark.parametrize(
+    ("setting", "complaint"),
+    [
+        ("sft.tasks=9", "sft.tasks is 9, but there are 8 demonstrations"),
+        ("methods={rft: {tasks: 9}}", "methods.rft.tasks is 9, but there are 8 demonstrations"),
+        ("explore.skip=8", "explore.skip is 8, which leaves none of 8 tasks"),
+    ],
+)
+def test_too_few_demonstrations_are_found_out_before_any_training(
+    config_file: Path, setting: str, complaint: str
+) -> None:
+    """How many there are is known once the expert has played: all tasks there are, if no number is given."""
+    small = ["expert.tasks=null", "environment.options={size: tiny, train: 8, test: 2}"]
+    config = load_config(config_file, [*small, setting])
+    with pytest.raises(ConfigError, match=complaint):
+        run_pipeline(config)
+    assert not directory_of(config).model("sft").exists()
 
 
 def test_what_another_process_finished_before_the_lock_was_free_is_not_done_again(

@@ -87,13 +87,13 @@ class TwoRounds:
     Attributes:
         config: What it did.
         played: Which model played, by the title of the bar.
-        trained: For each training on pairs its model and the reference's cache, by the folder's name.
+        trained: The trainings on pairs, each with the folder's name, its model and the reference's cache.
         changed: Files that a stage left before it was killed, and that are others now.
     """
 
     config: Config
     played: dict[str, object]
-    trained: dict[str, object]
+    trained: list[tuple[str, str, Path]]
     changed: list[Path]
 
 
@@ -105,7 +105,7 @@ def two_rounds(tmp_path_factory: pytest.TempPathFactory) -> TwoRounds:
     """
     methods = "methods: {dmpo: {}, dpo: {objective: dpo}}\nrounds: 2\n"
     config = tiny(tmp_path_factory.mktemp("two"), methods)
-    run = TwoRounds(config, {}, {}, [])
+    run = TwoRounds(config, {}, [], [])
     with pytest.MonkeyPatch.context() as patch:
         watch(patch, run)
         for module, name in (
@@ -136,7 +136,7 @@ def watch(patch: pytest.MonkeyPatch, run: TwoRounds) -> None:
         return roll_out(model, **rest)
 
     def note_who_is_trained(model: str, pairs: Any, **rest: Any) -> object:
-        run.trained[rest["output"].name] = (model, rest["reference_cache"])
+        run.trained.append((rest["output"].name, model, rest["reference_cache"]))
         return train(model, pairs, **rest)
 
     def pair_all_but_dpos(experts: Any, rollouts: Any, path: Path, **rest: Any) -> Selection:
@@ -166,10 +166,14 @@ def test_two_rounds_killed_at_every_border_do_nothing_twice(two_rounds: TwoRound
 def test_a_second_round_explores_and_begins_with_the_methods_own_policy(two_rounds: TwoRounds) -> None:
     directory = directory_of(two_rounds.config)
     second = directory.round(MethodRound("dmpo", 2))
-    assert two_rounds.played["dmpo-round2 explores"] == directory.model("dmpo")
+    assert two_rounds.played["dmpo explores (round 2)"] == directory.model("dmpo")
     assert two_rounds.played["dmpo-round2 on test"] == directory.model("dmpo-round2")
-    assert two_rounds.trained["dmpo-round2"] == (str(directory.model("dmpo")), second.reference)
-    assert two_rounds.trained["dmpo"] == (str(directory.model("sft")), directory.reference)
+    sft, dmpo = str(directory.model("sft")), str(directory.model("dmpo"))
+    assert two_rounds.trained == [
+        ("dmpo", sft, directory.reference),
+        ("dpo", sft, directory.reference),
+        ("dmpo-round2", dmpo, second.reference),
+    ]
     assert list(second.reference.iterdir())
 
     tasks = {t.task_id for t in read_rollouts(directory.exploration)}

@@ -46,7 +46,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.gets.append(self.path)
         answer = self.server.pages.get(self.path)
-        status = 404 if answer is None else 200
+        status = self.server.page_status if answer is None else 200
         self.answer(status, json.dumps(answer or {"detail": "Not Found"}).encode())
 
     def do_POST(self) -> None:
@@ -79,6 +79,7 @@ class FakeServer(ThreadingHTTPServer):
         behaviours: What the next requests get, in order.
         otherwise: What all others get.
         pages: What addresses answer to GET.
+        page_status: The status of those that are no page.
         posts: The requests' bodies.
         headers: Their headers, with small letters.
         gets: The addresses that were got.
@@ -91,6 +92,7 @@ class FakeServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), Handler)
         self.behaviours: list[Callable[[Handler, dict[str, Any]], None]] = []
         self.otherwise: Callable[[Handler, dict[str, Any]], None] = json_answer(completion())
+        self.page_status = 404
         self.pages: dict[str, Any] = {"/v1/models": {"data": [{"id": "toy", "root": "/weights/toy"}]}}
         self.posts: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []

@@ -59,6 +59,7 @@ class Completion:
     Attributes:
         content: The text; empty where the server says null.
         truncated: Whether it was cut off by the limit of new tokens.
+        filtered: Whether it was cut off by the server's content filter.
         tool_calls: Calls that the server found in the reply, with their arguments as objects where they are
             such.
         reasoning: What the server cut out of the reply as reasoning.
@@ -73,6 +74,7 @@ class Completion:
 
     content: str
     truncated: bool = False
+    filtered: bool = False
     tool_calls: tuple[Mapping[str, Any], ...] = ()
     reasoning: str = ""
     token_ids: tuple[int, ...] | None = None
@@ -126,6 +128,8 @@ def parse_completion(body: bytes) -> Completion:
     choice = _object(choices[0], "choices[0]")
     message = _object(choice.get("message"), "choices[0].message")
     reason = choice.get("finish_reason")
+    if reason is not None and not isinstance(reason, str):
+        raise GarbageError(f"the reply's finish_reason is {_kind(reason)}, not text")
     if reason in _FAILED:
         raise GarbageError(f"the server gave the reply up (finish_reason {reason!r})")
     usage = answer.get("usage")
@@ -134,6 +138,7 @@ def parse_completion(body: bytes) -> Completion:
     return Completion(
         content=_content(message.get("content"), ended=isinstance(reason, str)),
         truncated=reason == "length",
+        filtered=reason == "content_filter",
         tool_calls=_tool_calls(message.get("tool_calls")),
         reasoning=_text(message.get("reasoning_content")) or _text(message.get("reasoning")),
         token_ids=_token_ids(choice),
@@ -186,6 +191,9 @@ def _said(body: bytes) -> str:
     for key in ("error", "detail", "message"):
         if isinstance(found, dict) and found.get(key):
             found = found[key]
+            if isinstance(found, list) and all(isinstance(entry, dict) for entry in found):
+                # FastAPI's: beside what is wrong stands the input itself, which is no message of the server.
+                found = [{name: entry[name] for name in ("loc", "msg") if name in entry} for entry in found]
             if isinstance(found, dict) and isinstance(found.get("message"), str):
                 # llama.cpp and hosted servers say in `code` or `type` what kind of error it is.
                 kinds = [str(found[kind]) for kind in ("type", "code") if isinstance(found.get(kind), str)]

@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import threading
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -58,7 +59,7 @@ class ServerUsage:
         retries: Those that were repetitions.
         replies: Usable answers.
         overflows: Conversations that did not fit the model's context.
-        given_up: Requests that were given up after all repetitions.
+        given_up: Requests that were given up: all repetitions failed, or a filter cut the reply off.
         prompt_tokens: Tokens of all conversations, as the server counts them.
         completion_tokens: Tokens of all replies, likewise.
         reasoning_dropped: Replies whose reasoning was left out.
@@ -248,6 +249,9 @@ class ServerAgent:
         if completion is None:
             self._counts["overflows"] += 1
             return Reply(slot=slot, message=None)
+        if completion.filtered:
+            self._counts["given_up"] += 1
+            return Reply(slot=slot, message=None, fault="the server's content filter cut the reply off")
         self._counts["replies"] += 1
         self._counts["prompt_tokens"] += completion.prompt_tokens
         self._counts["completion_tokens"] += completion.completion_tokens
@@ -299,7 +303,7 @@ def _key(variable: str | None) -> str | None:
     key = os.environ.get(variable, "").strip()
     if not key:
         # A name, as far as one can tell: somebody may have given the key itself.
-        shown = variable if variable.isidentifier() and len(variable) <= 40 else "that was named"
+        shown = variable if re.fullmatch(r"[A-Z_][A-Z0-9_]{0,39}", variable) else "that was named"
         raise ConfigError(f"the environment variable {shown} for the API key is not set; export it")
     return key
 

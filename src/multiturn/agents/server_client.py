@@ -7,10 +7,12 @@ import contextlib
 import dataclasses
 import email.utils
 import ipaddress
+import json
 import logging
 import random
 import ssl
 import time
+import urllib.parse
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import httpx2
@@ -119,7 +121,7 @@ class ServerClient:
         retried: Those of them that were repetitions.
 
     Raises:
-        ConfigError: The key is not fit for a header.
+        ConfigError: The key is not fit for a header, or the environment's proxy is none.
     """
 
     def __init__(
@@ -147,15 +149,21 @@ class ServerClient:
         here = _is_loopback(httpx2.URL(url))
         if key is not None and url.startswith("http://") and not here:
             _LOG.warning("the API key travels unencrypted to %s; use https, or a tunnel to this machine", url)
-        self._http = httpx2.AsyncClient(
-            headers=headers,
-            timeout=httpx2.Timeout(None, connect=min(timeout, _CONNECT_SECONDS)),
-            limits=httpx2.Limits(max_connections=connections, max_keepalive_connections=connections),
-            follow_redirects=False,
-            # Without encryption no certificates are needed, and reading them takes a fifth of a second.
-            verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if here and url.startswith("http:") else True,
-            trust_env=not here,
-        )
+        try:
+            self._http = httpx2.AsyncClient(
+                headers=headers,
+                timeout=httpx2.Timeout(None, connect=min(timeout, _CONNECT_SECONDS)),
+                limits=httpx2.Limits(max_connections=connections, max_keepalive_connections=connections),
+                follow_redirects=False,
+                # Without encryption no certificates are needed, and reading them takes a fifth of a second.
+                verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if here and url.startswith("http:") else True,
+                trust_env=not here,
+            )
+        except (ImportError, ValueError):  # whose messages may hold the proxy's password
+            raise ConfigError(
+                "a proxy that the environment names (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) cannot be used; "
+                "give an http address, or unset it"
+            ) from None
 
     async def ask(
         self,
@@ -193,7 +201,8 @@ class ServerClient:
                         url=url,
                         status=fault.status,
                     ) from None
-                pause = min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE) * self._jitter.uniform(0.5, 1.0)
+                pause = min(_FIRST_PAUSE * 2 ** min(attempt, 16), _LONGEST_PAUSE)
+                pause *= self._jitter.uniform(0.5, 1.0)
                 attempt += 1
                 self.retried += 1
                 await self._sleep(max(pause, min(fault.pause, _LONGEST_WISH)))
@@ -245,7 +254,8 @@ class ServerClient:
     def _refusal(self, url: str, answer: _Answer) -> RefusedError:
         said = server_message(self._without_key(answer.body))
         if 300 <= answer.status < 400:
-            target = printable(answer.headers.get("location", "nowhere"), 200)
+            location = self._without_key(answer.headers.get("location", "nowhere").encode())
+            target = printable(location.decode("utf-8", "replace"), 200)
             said = f"a redirect to {target!r}, which is not followed; {said}".rstrip("; ")
         return RefusedError(
             f"{url} answered with status {answer.status}: {said or 'no message'}",
@@ -256,7 +266,14 @@ class ServerClient:
 
     def _without_key(self, body: bytes) -> bytes:
         """An answer that is to be shown: some servers repeat the key. Done before it is shortened."""
-        return body.replace(self._key.encode(), b"***") if self._key else body
+        if not self._key:
+            return body
+        with contextlib.suppress(ValueError, RecursionError):
+            body = json.dumps(json.loads(body)).encode()  # where every letter has one spelling
+        spellings = (json.dumps(self._key)[1:-1], urllib.parse.quote(self._key, safe=""), self._key)
+        for spelling in spellings:
+            body = body.replace(spelling.encode(), b"***")
+        return body
 
 
 def base_address(url: str) -> str:
@@ -277,7 +294,8 @@ def base_address(url: str) -> str:
             "the server's address holds a password, a query or a fragment; leave it out, and put a key into "
             "an environment variable"
         )
-    if parsed.scheme not in ("http", "https") or not parsed.host:
+    port = parsed.port
+    if parsed.scheme not in ("http", "https") or not parsed.host or not (port is None or 0 < port < 2**16):
         raise ConfigError(_no_address(url))
     base = str(parsed).rstrip("/").removesuffix("/chat/completions")
     return base if parsed.path.strip("/") else f"{base}/v1"

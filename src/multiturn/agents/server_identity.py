@@ -81,7 +81,7 @@ async def _models(client: ServerClient, url: str) -> dict[str, dict[str, Any]]:
             raise
         return {}
     except ExhaustedError as error:
-        if error.status == 500:  # it has the address, but cannot make a list
+        if error.status in (500, 501):  # it has the address, but cannot make a list
             return {}
         raise
     entries = answer.get("data")
@@ -101,7 +101,7 @@ async def _version(client: ServerClient, url: str) -> str:
         except RefusedError:
             continue
         except ExhaustedError as error:
-            if error.status != 500:
+            if error.status not in (500, 501, 502):  # what stands in front of it may know no such page
                 raise
             continue
         if isinstance(answer.get(key), str):

@@ -37,9 +37,9 @@ def evaluate(  # noqa: PLR0913 - one parameter for each option
     api_key_env: server_options.ApiKeyEnv = None,
     server_option: server_options.Fields = None,
     tokenizer: server_options.Tokenizer = None,
-    reasoning: server_options.ReasoningOption = "drop",
-    timeout: server_options.Timeout = 600.0,
-    retries: server_options.Retries = 8,
+    reasoning: server_options.ReasoningOption = None,
+    timeout: server_options.Timeout = None,
+    retries: server_options.Retries = None,
 ) -> None:
     """Evaluate a policy on held-out tasks: average reward, success rate and length, with 95% intervals.
 

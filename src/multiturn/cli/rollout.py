@@ -39,9 +39,9 @@ def rollout(  # noqa: PLR0913 - one parameter for each option
     api_key_env: server_options.ApiKeyEnv = None,
     server_option: server_options.Fields = None,
     tokenizer: server_options.Tokenizer = None,
-    reasoning: server_options.ReasoningOption = "drop",
-    timeout: server_options.Timeout = 600.0,
-    retries: server_options.Retries = 8,
+    reasoning: server_options.ReasoningOption = None,
+    timeout: server_options.Timeout = None,
+    retries: server_options.Retries = None,
 ) -> None:
     """Play tasks and keep every episode in an append-only JSONL file.
 

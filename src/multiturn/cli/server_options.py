@@ -22,6 +22,8 @@ __all__ = [
 ]
 
 _PANEL = "With --server"
+_TIMEOUT = 600.0
+_RETRIES = 8
 
 Server: TypeAlias = Annotated[
     str | None,
@@ -55,18 +57,30 @@ Tokenizer: TypeAlias = Annotated[
     ),
 ]
 ReasoningOption: TypeAlias = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--reasoning",
         help="What becomes of reasoning that the server cuts out: drop, or think (kept, between tags).",
+        show_default="drop",
         rich_help_panel=_PANEL,
     ),
 ]
 Timeout: TypeAlias = Annotated[
-    float, typer.Option(help="Seconds for one attempt, the server's queue included.", rich_help_panel=_PANEL)
+    float | None,
+    typer.Option(
+        help="Seconds for one attempt, the server's queue included.",
+        show_default=f"{_TIMEOUT:g}",
+        rich_help_panel=_PANEL,
+    ),
 ]
 Retries: TypeAlias = Annotated[
-    int, typer.Option(min=0, help="How often a request is repeated at most.", rich_help_panel=_PANEL)
+    int | None,
+    typer.Option(
+        min=0,
+        help="How often a request is repeated at most.",
+        show_default=str(_RETRIES),
+        rich_help_panel=_PANEL,
+    ),
 ]
 
 
@@ -76,9 +90,9 @@ def server_settings(
     api_key_env: str | None,
     fields: Sequence[str] | None,
     tokenizer: str | None,
-    reasoning: str,
-    timeout: float,
-    retries: int,
+    reasoning: str | None,
+    timeout: float | None,
+    retries: int | None,
 ) -> "ServerSettings | None":
     """The server that the options describe; None where they name none.
 
@@ -86,25 +100,31 @@ def server_settings(
         ConfigError: A value is unusable, or an option is given that needs a server.
     """
     from multiturn.pipeline.agents import ServerSettings
-    from multiturn.pipeline.load import assign, parse_override
+    from multiturn.pipeline.load import assign
 
     if url is None:
-        given = {"--api-key-env": api_key_env, "--server-option": fields, "--tokenizer": tokenizer}
-        useless = [name for name, value in given.items() if value]
+        given = {
+            "--api-key-env": api_key_env,
+            "--server-option": fields or None,
+            "--tokenizer": tokenizer,
+            "--reasoning": reasoning,
+            "--timeout": timeout,
+            "--retries": retries,
+        }
+        useless = [name for name, value in given.items() if value is not None]
         if useless:
             raise ConfigError(f"{useless[0]} is for servers; give --server URL as well, or leave it out")
         return None
-    if reasoning not in ("drop", "think"):
+    if reasoning not in (None, "drop", "think"):
         raise ConfigError(f"--reasoning: there is no {reasoning!r}; use drop or think")
     parsed: dict[str, Any] = {}
     for field in fields or ():
-        parse_override(field, option="--server-option")  # refuses it under its own name
-        assign(parsed, field)
+        assign(parsed, field, option="--server-option")
     return ServerSettings(
         url=url,
         api_key_env=api_key_env,
-        timeout=timeout,
-        retries=retries,
+        timeout=_TIMEOUT if timeout is None else timeout,
+        retries=_RETRIES if retries is None else retries,
         reasoning="think" if reasoning == "think" else "drop",
         tokenizer=tokenizer,
         fields=parsed,

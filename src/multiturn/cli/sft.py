@@ -38,6 +38,7 @@ def sft(
     """
     from multiturn.errors import DataError
     from multiturn.formats import ReadOptions
+    from multiturn.pairs.selection import reaches
     from multiturn.pipeline.train_settings import SftSettings
     from multiturn.pipeline.trainings import train_on_demonstrations
     from multiturn.trajectory import Outcome
@@ -53,7 +54,7 @@ def sft(
     )
     # Plain conversations have no return. Those that an environment cut short have none either.
     whole = [trajectory for trajectory in read if trajectory.outcome is not Outcome.ENVIRONMENT_ERROR]
-    good = [t for t in whole if t.reward is None or t.reward >= min_reward]
+    good = [t for t in whole if t.reward is None or reaches(t.reward, min_reward)]
     if not good:
         raise DataError(
             f"none of {len(read)} trajectories has a return of {min_reward}; lower --min-reward, or give "

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from multiturn.doctor.made_up import made_up_conversations
 from multiturn.jsonl import read_pairs
 from multiturn.models import ModelSpec, load_tokenizer, model_facts
+from multiturn.pairs.selection import reaches
 from multiturn.pipeline import operations
 from multiturn.pipeline.run import directory_of
 from multiturn.rollouts.store import read_rollouts
@@ -115,7 +116,7 @@ class Patient:
     def demonstrations(self) -> list[Trajectory]:
         """Those that are good enough to be imitated."""
         least = self.config.expert.min_reward
-        return [t for t in self.trajectories if t.reward is not None and t.reward >= least]
+        return [t for t in self.trajectories if reaches(t.reward, least)]
 
     @functools.cached_property
     def pairs(self) -> list[PreferencePair]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from multiturn.errors import DataError
 from multiturn.evaluation.evaluate import MethodSummary, SamplesSummary, summarize
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from multiturn.trajectory import Trajectory
 
 __all__ = ["best_episodes", "summarize_best"]
+
+_NOT_CUT_OFF: Final = (Outcome.COMPLETED, Outcome.ENVIRONMENT_ERROR)
 
 
 def best_episodes(samples: Sequence[Trajectory]) -> list[Trajectory]:
@@ -40,7 +42,17 @@ def best_episodes(samples: Sequence[Trajectory]) -> list[Trajectory]:
     by_task: dict[str, list[Trajectory]] = collections.defaultdict(list)
     for sample in samples:
         by_task[sample.task_id].append(sample)
-    return [_best(episodes) for episodes in by_task.values()]
+    best = [_best(episodes) for episodes in by_task.values()]
+    if all(sample.success is None for sample in samples):
+        return best
+    # Where the environment says at the end, what was cut off did not solve its task. Among the best there may
+    # be no episode left that shows that it does say.
+    return [
+        dataclasses.replace(episode, success=False)
+        if episode.success is None and episode.outcome not in _NOT_CUT_OFF
+        else episode
+        for episode in best
+    ]
 
 
 def summarize_best(samples: Sequence[Trajectory], *, level: float = 0.95, seed: int = 0) -> MethodSummary:

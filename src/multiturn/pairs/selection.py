@@ -23,6 +23,7 @@ __all__ = [
     "PairSettings",
     "Selection",
     "Strategy",
+    "reaches",
 ]
 
 Strategy = Literal[
@@ -52,6 +53,11 @@ CANDIDATE_REASONS: Final = ("tie", "below_min_gap", "noisy", "not_selected", "ov
 
 TIE_TOLERANCE: Final = 1e-9
 """Rewards closer than this are equal: sums of step rewards may differ in their last bits."""
+
+
+def reaches(reward: float | None, least: float) -> bool:
+    """Whether a return is as high as asked for; one that is not known is not."""
+    return reward is not None and reward >= least - TIE_TOLERANCE
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

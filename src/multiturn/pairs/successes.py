@@ -14,8 +14,8 @@ import collections
 import dataclasses
 from typing import TYPE_CHECKING
 
-from multiturn.pairs.judging import actions_of, defect_of, require_same_environment, reward_of
-from multiturn.pairs.selection import TIE_TOLERANCE
+from multiturn.pairs.judging import actions_of, defect_of, require_same_environment
+from multiturn.pairs.selection import reaches
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,7 +71,7 @@ def select_successes(
     dropped: collections.Counter[str] = collections.Counter()
     for rollout in rollouts:
         reason = defect_of(rollout)
-        if reason is None and reward_of(rollout) < min_reward - TIE_TOLERANCE:
+        if reason is None and not reaches(rollout.reward, min_reward):
             reason = "below_min_reward"
         if reason is None and actions_of(rollout) in seen[rollout.task_id]:
             reason = "duplicate"

@@ -119,7 +119,8 @@ class ExploreSettings(DecodingSettings):
     """Exploration of training tasks by the SFT policy.
 
     Attributes:
-        tasks: How many of the expert's tasks to explore; null takes all.
+        tasks: How many of the tasks that the expert solved to explore; null takes all, as does more than
+            there are.
         skip: How many of them to leave out at the front, for example those that SFT has seen.
         samples: Rollouts for each task.
         temperature: The sampling temperature; 0 is greedy.

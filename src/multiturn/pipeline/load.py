@@ -111,12 +111,24 @@ def _problems(config: Config) -> Iterator[str]:
             yield f"prompt.instructions: {error}"
     if config.rounds > 1 and not config.of_kind(PREFERENCE):
         yield "rounds: is more than 1, but no method is trained on pairs; add one, or leave rounds out"
+    yield from _file_problems(config)
     for name in config.methods:
         problem = _name_problem(name, config.rounds)
         if problem is not None:
             yield f"methods.{name}: {problem}"
         else:
             yield from _method_problems(config, name)
+
+
+def _file_problems(config: Config) -> Iterator[str]:
+    """Policies and test splits whose evaluations would go to one file: "a" on "b-c" and "a-b" on "c"."""
+    owners: dict[str, str] = {}
+    for name in (SFT, *(entry.name for entry in config.method_rounds())):
+        for split in dict.fromkeys(config.environment.test_splits):
+            here = f"{name} on {split}"
+            there = owners.setdefault(f"{name}-{split}", here)
+            if there != here:
+                yield f"methods: {here} and {there} would share a file; call the method otherwise"
 
 
 def _name_problem(name: str, rounds: int) -> str | None:
@@ -195,8 +207,13 @@ def parse_override(override: str, *, option: str = "--set") -> tuple[list[str], 
         raise ConfigError(f"{option} {override!r}: the value is not YAML; quote it") from None
 
 
-def assign(content: dict[str, Any], override: str) -> list[str]:
+def assign(content: dict[str, Any], override: str, *, option: str = "--set") -> list[str]:
     """Set what a text like ``"a.b=c"`` says; sections on the way are made.
+
+    Args:
+        content: Where.
+        override: The text.
+        option: What the text was given with, for errors.
 
     Returns:
         The keys, outermost first.
@@ -204,13 +221,13 @@ def assign(content: dict[str, Any], override: str) -> list[str]:
     Raises:
         ConfigError: The text is none of that form, or leads into a value that is no section.
     """
-    keys, value = parse_override(override)
+    keys, value = parse_override(override, option=option)
     for key in keys[:-1]:
         inner = content.setdefault(key, {})
         if inner is None:
             inner = content[key] = {}
         if not isinstance(inner, dict):
-            raise ConfigError(f"--set {override!r}: {key!r} is not a section")
+            raise ConfigError(f"{option} {override!r}: {key!r} is not a section")
         content = inner
     content[keys[-1]] = value
     return keys

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from multiturn.errors import ConfigError
+from multiturn.pairs.selection import reaches
 from multiturn.pipeline import operations
 from multiturn.pipeline.methods import BEST_OF_N, SFT
 from multiturn.pipeline.rounds import begins_with, left_out
@@ -28,7 +28,8 @@ def explore(run: Run) -> dict[str, Any]:
     """Stage 3: the SFT policy acts on training tasks."""
     tasks = _tasks_to_explore(run)
     jobs = operations.jobs_for(tasks, samples=run.config.explore.samples)
-    return _explore(run, run.directory.model(SFT), jobs, run.directory.exploration, SFT, tasks=len(tasks))
+    path = run.directory.exploration
+    return _explore(run, run.directory.model(SFT), jobs, path, title="explore", tasks=len(tasks))
 
 
 def explore_again(run: Run, entry: MethodRound) -> dict[str, Any]:
@@ -42,7 +43,8 @@ def explore_again(run: Run, entry: MethodRound) -> dict[str, Any]:
         for job in operations.jobs_for(tasks, samples=samples)
     ]
     path = run.directory.round(entry).exploration
-    return _explore(run, begins_with(run.directory, entry), jobs, path, entry.name, tasks=len(tasks))
+    title = f"{entry.method} explores (round {entry.number})"
+    return _explore(run, begins_with(run.directory, entry), jobs, path, title=title, tasks=len(tasks))
 
 
 def evaluate_sft(run: Run, split: str) -> dict[str, Any]:
@@ -71,7 +73,7 @@ def evaluate(run: Run, entry: MethodRound, split: str) -> dict[str, Any]:
 def demonstrations(run: Run) -> list[Trajectory]:
     """The expert's trajectories that are good enough to be imitated."""
     least = run.config.expert.min_reward
-    return [t for t in read_rollouts(run.directory.expert) if t.reward is not None and t.reward >= least]
+    return [t for t in read_rollouts(run.directory.expert) if reaches(t.reward, least)]
 
 
 def _evaluate(
@@ -102,7 +104,7 @@ def _evaluate(
 
 
 def _explore(
-    run: Run, model: Path, jobs: Sequence[Job], path: Path, name: str, *, tasks: int
+    run: Run, model: Path, jobs: Sequence[Job], path: Path, *, title: str, tasks: int
 ) -> dict[str, Any]:
     config, settings = run.config, run.config.explore
     report = operations.roll_out(
@@ -113,7 +115,7 @@ def _explore(
         jobs=jobs,
         path=path,
         seed=config.seed,
-        title="explore" if name == SFT else f"{name} explores",
+        title=title,
         temperature=settings.temperature,
         top_p=settings.top_p,
     )
@@ -125,9 +127,4 @@ def _tasks_to_explore(run: Run) -> list[Task]:
     # The tasks the expert solved: without a demonstration there is nothing to prefer over a rollout.
     solved = {trajectory.task_id for trajectory in demonstrations(run)}
     tasks = operations.list_tasks(config.environment, config.environment.train_split, config.expert.tasks)
-    tasks = [task for task in tasks if task.id in solved][settings.skip :][: settings.tasks]
-    if not tasks:
-        raise ConfigError(
-            f"explore.skip is {settings.skip}, which leaves none of {len(solved)} tasks; lower it"
-        )
-    return tasks
+    return [task for task in tasks if task.id in solved][settings.skip :][: settings.tasks]

@@ -13,20 +13,20 @@ from multiturn.errors import ConfigError, DataError
 from multiturn.jsonl import read_pairs
 from multiturn.pairs.successes import select_successes
 from multiturn.pipeline import operations, trainings
-from multiturn.pipeline.methods import SFT
+from multiturn.pipeline.methods import PREFERENCE, RFT, SFT
 from multiturn.pipeline.pair_scores import score_pairs
 from multiturn.pipeline.pairing import describe_selection, write_pairs, write_pairs_if_any
 from multiturn.pipeline.playing import demonstrations
 from multiturn.pipeline.results import build_report
 from multiturn.pipeline.rounds import begins_with, left_out
 from multiturn.rollouts.store import read_rollouts
+from multiturn.training.run import finished_history
 
 if TYPE_CHECKING:
     from multiturn.pipeline.config import Config
     from multiturn.pipeline.manifest import Manifest
     from multiturn.pipeline.methods import MethodRound
     from multiturn.pipeline.run_directory import RunDirectory
-    from multiturn.trajectory import Trajectory
 
 __all__ = [
     "Run",
@@ -78,6 +78,7 @@ def play_expert(run: Run) -> dict[str, Any]:
             f"{config.expert.min_reward}; lower it",
             path=run.directory.expert,
         )
+    _require_enough(config, good)
     return {
         "says": f"{good} of {len(tasks)} trajectories are demonstrations",
         "tasks": len(tasks),
@@ -88,15 +89,15 @@ def play_expert(run: Run) -> dict[str, Any]:
 
 def fine_tune(run: Run) -> dict[str, Any]:
     """Stage 2: SFT on the expert's successful trajectories."""
-    config = run.config
-    history = trainings.train_on_demonstrations(
+    config, output = run.config, run.directory.training(SFT)
+    history = finished_history(output) or trainings.train_on_demonstrations(
         config.model,
-        _first_demonstrations(run, config.sft.tasks, "sft.tasks"),
+        demonstrations(run)[: config.sft.tasks],
         settings=config.sft,
         prompt=config.prompt,
         precision=config.precision,
         seed=config.seed,
-        output=run.directory.training(SFT),
+        output=output,
     )
     gc.collect()
     return {"says": _training_line(history), "history": history}
@@ -127,14 +128,15 @@ def optimize(run: Run, entry: MethodRound) -> dict[str, Any]:
     config, files = run.config, run.directory.round(entry)
     if ended := left_out(run.manifest, entry):
         return ended
-    history = trainings.train_on_pairs(
+    output = run.directory.training(entry.name)
+    history = finished_history(output) or trainings.train_on_pairs(
         str(begins_with(run.directory, entry)),
         read_pairs(files.pairs),
         settings=config.method(entry.method),
         prompt=config.prompt,
         precision=config.precision,
         seed=config.seed,
-        output=run.directory.training(entry.name),
+        output=output,
         reference_cache=files.reference,
     )
     gc.collect()
@@ -144,21 +146,22 @@ def optimize(run: Run, entry: MethodRound) -> dict[str, Any]:
 def fine_tune_on_successes(run: Run, method: str) -> dict[str, Any]:
     """Stage 5 of rejection fine-tuning: SFT on demonstrations and exploration's successes together."""
     config, settings = run.config, run.config.rft(method)
-    shown = _first_demonstrations(run, settings.tasks, f"methods.{method}.tasks")
+    shown = demonstrations(run)[: settings.tasks]
     successes = select_successes(
         read_rollouts(run.directory.exploration),
         shown,
         min_reward=config.expert.min_reward if settings.min_reward is None else settings.min_reward,
         max_per_task=settings.max_per_task,
     )
-    history = trainings.train_on_demonstrations(
+    output = run.directory.training(method)
+    history = finished_history(output) or trainings.train_on_demonstrations(
         config.model if settings.start == "base" else str(run.directory.model(SFT)),
         [*shown, *successes.trajectories],
         settings=settings,
         prompt=config.prompt,
         precision=config.precision,
         seed=config.seed,
-        output=run.directory.training(method),
+        output=output,
     )
     gc.collect()
     added = len(successes.trajectories)
@@ -206,14 +209,19 @@ def report(run: Run) -> dict[str, Any]:
     return {"says": str(run.directory.report)}
 
 
-def _first_demonstrations(run: Run, wanted: int | None, key: str) -> list[Trajectory]:
-    """The demonstrations that a training asks for."""
-    trajectories = demonstrations(run)
-    if wanted is not None and wanted > len(trajectories):
+def _require_enough(config: Config, demonstrations: int) -> None:
+    """Find out before any training whether a later stage would lack demonstrations."""
+    asked = {"sft.tasks": config.sft.tasks}
+    asked |= {f"methods.{method}.tasks": config.rft(method).tasks for method in config.of_kind(RFT)}
+    for key, wanted in asked.items():
+        if wanted is not None and wanted > demonstrations:
+            raise ConfigError(
+                f"{key} is {wanted}, but there are {demonstrations} demonstrations; raise expert.tasks"
+            )
+    if config.explore.skip >= demonstrations and any(config.of_kind(kind) for kind in (PREFERENCE, RFT)):
         raise ConfigError(
-            f"{key} is {wanted}, but there are {len(trajectories)} demonstrations; raise expert.tasks"
+            f"explore.skip is {config.explore.skip}, which leaves none of {demonstrations} tasks; lower it"
         )
-    return trajectories[:wanted]
 
 
 def _training_line(history: dict[str, Any]) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from peft import PeftModel
 
+from multiturn.files import whole_file
 from multiturn.memory import peak_host_memory
 from multiturn.models import Policy, save_policy
 from multiturn.models.quantized import merged
@@ -19,7 +21,10 @@ if TYPE_CHECKING:
     from multiturn.training.trainer import TurnTrainer
     from multiturn.trajectory import Json
 
-__all__ = ["train_to_end"]
+__all__ = ["finished_history", "train_to_end"]
+
+_HISTORY: Final = "history.json"
+"""Written once the model is; then the checkpoints go."""
 
 
 def train_to_end(trainer: TurnTrainer, policy: Policy, save_to: Path | str | None) -> dict[str, Json]:
@@ -56,9 +61,25 @@ def train_to_end(trainer: TurnTrainer, policy: Policy, save_to: Path | str | Non
     trainer.finish_tracking()
     _save(trainer, policy, output_dir / "model" if save_to is None else Path(save_to))
     if trainer.is_world_process_zero():
+        with whole_file(output_dir / _HISTORY, errors="backslashreplace") as file:
+            json.dump(history, file)
         remove_checkpoints(output_dir)
     trainer.accelerator.wait_for_everyone()
     return history
+
+
+def finished_history(output_dir: Path) -> dict[str, Any] | None:
+    """The history of a training that has come to its end in a folder; None where none has.
+
+    For those who note elsewhere what is done, and may be killed before they do.
+    """
+    if not (output_dir / "model" / "config.json").is_file():
+        return None
+    try:
+        history = json.loads((output_dir / _HISTORY).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return history if isinstance(history, dict) else None
 
 
 def _save(trainer: TurnTrainer, policy: Policy, save_to: Path) -> None:
