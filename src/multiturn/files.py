@@ -11,10 +11,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["PARTIAL", "partial_of", "whole_file"]
+__all__ = ["PARTIAL", "partial_of", "whole_file", "written"]
 
 PARTIAL: Final = ".partial"
 """How the name of a file ends while it is being written."""
+
+_WRITERS: Final = ("inline_container", "PytorchStreamWriter", "IoError")
+"""What stands in the errors of torch and safetensors where the system would not take what they wrote."""
 
 
 def partial_of(path: Path) -> Path:
@@ -50,3 +53,23 @@ def whole_file(path: Path, *, errors: str = "strict") -> Iterator[TextIO]:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
+
+
+@contextlib.contextmanager
+def written(folder: Path) -> Iterator[None]:
+    """Have torch's and safetensors' failures to write raised as the `OSError` that they are.
+
+    Of a full disk torch says where in its file it got to, and safetensors what its own language calls it.
+
+    Args:
+        folder: Where the block writes to.
+
+    Raises:
+        OSError: The block could not write.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OSError) or not any(word in str(error) for word in _WRITERS):
+            raise
+        raise OSError(errno.EIO, "could not be written whole", str(folder)) from error

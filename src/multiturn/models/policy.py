@@ -16,6 +16,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from multiturn.cache import replace_folder
+from multiturn.files import written
 from multiturn.models.quantized import merged
 from multiturn.models.quiet import quiet
 
@@ -173,7 +174,8 @@ def save_policy(
         if card is not None:
             (partial / CARD).write_text(card, encoding="utf-8")
 
-    replace_folder(folder, build)
+    with written(folder):
+        replace_folder(folder, build)
     return folder
 
 

@@ -10,6 +10,7 @@ from transformers import Trainer
 from typing_extensions import override
 
 from multiturn.errors import ConfigError
+from multiturn.files import written
 from multiturn.training.checkpoints import (
     check_identity,
     checkpoint_to_resume,
@@ -115,7 +116,7 @@ class ResumableTrainer(Trainer):
             remove_stale(folder, step)
             note_identity(folder / f"checkpoint-{step}", self._identity)
         self.accelerator.wait_for_everyone()
-        with no_shard_bars():
+        with no_shard_bars(), written(self._folder):
             super()._save_checkpoint(model, trial)
 
     @override
