@@ -171,6 +171,59 @@ def test_a_layout_that_computes_something_else_is_given_up_loudly(
     assert "does not compute" in result["trainer"].warnings_seen[0]["warning"]
 
 
+def test_a_layout_that_was_given_up_does_not_come_back_with_an_evaluation(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from multiturn.models import cascade
+
+    class Layouts(TrainerCallback):
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            seen.append(trainer.forwards.layout)
+
+    own_segments = cascade._parts
+    seen: list[str] = []
+    evaluated = []
+    for layout in ("padded", "auto"):
+        if layout == "auto":
+            monkeypatch.setattr(
+                cascade, "_parts", lambda *parts: [p for p in own_segments(*parts) if p.causal]
+            )
+        tiny = policy(dtype=torch.float64)
+        trainer = DMPOTrainer(
+            tiny.model,
+            DMPOConfig(
+                output_dir=str(tmp_path / layout),
+                layout=layout,
+                max_steps=3,
+                eval_strategy="steps",
+                eval_steps=1,
+                save_strategy="no",
+                reference="live",
+                report_to="none",
+            ),
+            train_dataset=EXPERT,
+            eval_dataset=EXPERT,
+            processing_class=tiny.tokenizer,
+            callbacks=[Layouts()],
+        )
+        trainer.train()
+        evaluated.append([r["eval_loss"] for r in trainer.state.log_history if "eval_loss" in r])
+        evaluated[-1].append(trainer.evaluate()["eval_loss"])
+    assert seen == ["padded"] * 6
+    assert evaluated[1] == pytest.approx(evaluated[0], abs=1e-12)
+
+
+def test_attention_dropout_is_found_out_before_the_first_step(tmp_path: Any) -> None:
+    """A model comes in evaluation mode, in which it has none."""
+    tiny = policy()
+    tiny.model.config.attention_dropout = 0.1
+    assert not tiny.model.training
+    args = DMPOConfig(output_dir=str(tmp_path), max_steps=1, save_strategy="no", report_to="none")
+    trainer = DMPOTrainer(tiny.model, args, train_dataset=EXPERT, processing_class=tiny.tokenizer)
+    trainer.train()
+    assert trainer.forwards.layout == "padded"
+
+
 def test_a_gradient_that_is_something_else_is_noticed_too(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,7 +242,7 @@ def test_a_gradient_that_is_something_else_is_noticed_too(
 def test_a_model_that_cannot_be_packed_is_padded(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(attention, "_obstacle", lambda model: "its layers have a memory of their own")
+    monkeypatch.setattr(attention, "_obstacle", lambda model, **_: "its layers have a memory of their own")
     with caplog.at_level(logging.INFO):
         result = _train(tmp_path / "auto")
     assert result["trainer"].forwards.layout == "padded"

@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file
 from training_samples import lora, pair, pairs, policy, weights
 from transformers import TrainerState
 
 from multiturn.errors import ConfigError, TrainingError
-from multiturn.models import Policy, turn_logps
+from multiturn.models import Policy, turn_logps, weights_fingerprint
 from multiturn.tokens import Renderer, collate
 from multiturn.training import DMPOConfig, DMPOTrainer, SFTConfig, SFTTrainer
 from multiturn.training.callbacks import CollapseWatch
-from multiturn.training.setup import attach_adapter
+from multiturn.training.setup import attach_adapter, merge_adapter
 from multiturn.trajectory import Message
 
 METRICS = (
@@ -339,3 +339,43 @@ def test_bfloat16_on_the_cpu(tiny: Policy, run_options: dict[str, Any]) -> None:
     assert trainer.state.log_history[0]["loss"] == pytest.approx(math.log(2), abs=1e-3)
     output = model(input_ids=torch.tensor([[1, 2, 3]]))
     assert output.logits.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"init_lora_weights": "olora"}, "init_lora_weights 'olora' changes the weights"),
+        ({"init_lora_weights": "pissa_niter_4"}, "changes the weights under the adapter"),
+        ({"bias": "all"}, "bias 'all' trains weights under the adapter"),
+    ],
+)
+def test_adapters_that_would_move_the_reference_are_refused(
+    run_options: dict[str, Any], settings: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        _trainer(policy(), DMPOConfig(**run_options), peft_config=lora(**settings))
+
+
+def bare(trainer: DMPOTrainer) -> torch.nn.Module:
+    assert isinstance(trainer.model, torch.nn.Module)
+    return trainer.model
+
+
+@pytest.mark.parametrize("start", [True, False, "gaussian"])
+def test_without_its_adapter_the_policy_is_the_reference(run_options: dict[str, Any], start: Any) -> None:
+    trainer = _trainer(policy(), DMPOConfig(**run_options), peft_config=lora(init_lora_weights=start))
+    assert weights_fingerprint(bare(trainer), adapter=False) == trainer.origin.fingerprint
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # PEFT's own
+def test_an_adapter_that_was_loaded_for_use_can_be_trained_on(
+    run_options: dict[str, Any], tmp_path: Path
+) -> None:
+    """Its settings say that it is for inference, and the weights under it are frozen."""
+    adapted: Any = get_peft_model(policy().model, lora())
+    adapted.save_pretrained(tmp_path / "adapter")
+    loaded = PeftModel.from_pretrained(policy().model, str(tmp_path / "adapter"))
+    again = _trainer(Policy(loaded, policy().tokenizer, name="loaded"), DMPOConfig(**run_options))
+    assert any(p.requires_grad for p in bare(again).parameters())
+    merged = merge_adapter(PeftModel.from_pretrained(policy().model, str(tmp_path / "adapter")))
+    assert all(p.requires_grad for p in merged.parameters())

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import sqlite3
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +198,7 @@ class TestSettings:
 
     def test_without_trackers_there_is_no_folder(self, tiny: Any, run_options: dict[str, Any]) -> None:
         train_sft(tiny, trajectories(2), SFTConfig(**run_options, max_steps=1))
-        assert [path.name for path in Path(run_options["output_dir"]).iterdir()] == ["model"]
+        assert {path.name for path in Path(run_options["output_dir"]).iterdir()} == {"model", "history.json"}
 
 
 @pytest.mark.usefixtures("tensorboard")
@@ -315,3 +316,48 @@ class TestOthers:
         for method, steps in (("dmpo", [1, 2, 3, 3]), ("sft", [1])):  # step 3 came twice
             logs = storage.get_logs("multiturn", names[method])
             assert [row["train/global_step"] for row in logs if "train/loss" in row] == steps
+
+
+class Opened:
+    """A tracker's package with one run that may be open."""
+
+    def __init__(self, run: object) -> None:
+        self.run = run
+        self.finished = 0
+
+    def finish(self) -> None:
+        self.finished += 1
+
+    def teardown(self) -> None:
+        self.run = None
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_run_that_somebody_else_began_is_theirs_to_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, before: bool
+) -> None:
+    module = Opened("theirs" if before else None)
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    args = DMPOConfig(output_dir=str(tmp_path), report_to="none")
+    tracking = Tracking(["wandb"], args, method="DMPO")
+    tracking.finish()
+    tracking.settle([], None)
+    module.run = module.run or "ours"
+    tracking.finish()
+    assert module.finished == (0 if before else 1)
+
+
+def test_trackers_end_behind_a_failed_training_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[Tracking] = []
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError
+
+    def note(self: Tracking) -> None:
+        ended.append(self)
+
+    monkeypatch.setattr(Tracking, "finish", note)
+    monkeypatch.setattr(DMPOTrainer, "training_step", fail)
+    with pytest.raises(ZeroDivisionError):
+        train_preference(policy(), pairs(2), DMPOConfig(output_dir=str(tmp_path), report_to="none"))
+    assert len(ended) == 1

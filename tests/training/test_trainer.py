@@ -85,7 +85,14 @@ def test_a_training_that_was_broken_off_leaves_no_trace_in_the_next(
     assert first["rewards/margins"] == pytest.approx(expected["eval_rewards/margins"], rel=1e-4)
 
 
-@pytest.mark.parametrize(("history", "warnings"), [([], 1), ([{"step": 2, "warning": "collapse"}], 0)])
+@pytest.mark.parametrize(
+    ("history", "warnings"),
+    [
+        ([], 1),
+        ([{"step": 2, "warning": "collapse: by step 2 ..."}], 0),
+        ([{"step": 0, "warning": "the layout 'forest' does not compute ..."}], 1),
+    ],
+)
 def test_a_resumed_training_is_warned_once_in_all(history: list[Any], warnings: int) -> None:
     seen: list[int] = []
     watch = CollapseWatch(1.0, lambda step, message: seen.append(step))

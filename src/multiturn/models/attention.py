@@ -66,18 +66,19 @@ class ForestPass:
 
 
 @contextlib.contextmanager
-def forest_attention(model: nn.Module) -> Iterator[None]:
+def forest_attention(model: nn.Module, *, training: bool | None = None) -> Iterator[None]:
     """Let a model take packed forests for a while; padded batches still go through it, by SDPA.
 
     The backward pass belongs inside as well: with gradient checkpointing it runs the layers again.
 
     Args:
         model: A causal language model, possibly wrapped.
+        training: Whether it will run with dropout; None asks the model itself.
 
     Raises:
         LayoutError: The model cannot take forests; the message says why.
     """
-    reason = _obstacle(model)
+    reason = _obstacle(model, training=training)
     if reason is not None:
         raise LayoutError(f"{type(bare_model(model)).__name__} cannot take packed forests: {reason}")
     bare: Any = bare_model(model)
@@ -189,7 +190,7 @@ def _path_places(forest: PackedForest, segment: Segment) -> Tensor:
     return torch.cat([torch.arange(above.start, above.end) for above in forest.path(segment)])
 
 
-def _obstacle(model: nn.Module) -> str | None:
+def _obstacle(model: nn.Module, *, training: bool | None = None) -> str | None:
     """Why a model cannot take forests, as far as its configuration tells; None if it can."""
     bare: Any = bare_model(model)
     config = getattr(bare, "config", None)
@@ -205,7 +206,8 @@ def _obstacle(model: nn.Module) -> str | None:
         return "its attention does not go through transformers' attention interface"
     if "position_ids" not in inspect.signature(type(bare).forward).parameters:
         return "it numbers the positions of its tokens itself"
-    if bare.training and any(getattr(text, name, 0.0) for name in ("attention_dropout", "attn_pdrop")):
+    training = bare.training if training is None else training
+    if training and any(getattr(text, name, 0.0) for name in ("attention_dropout", "attn_pdrop")):
         return "it has attention dropout; set its attention_dropout to 0"
     return None
 

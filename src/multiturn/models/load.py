@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from multiturn.cache import cache_root, cached_folder
 from multiturn.errors import ConfigError
 from multiturn.models.policy import Policy, Tokenizer, save_policy, weights_fingerprint
-from multiturn.models.quantized import Quantization, quantized_options
+from multiturn.models.quantized import Quantization, merged, quantized_options
 from multiturn.models.quiet import quiet
 from multiturn.models.scratch import scratch_policy
 
@@ -192,7 +192,7 @@ def _load_adapter(spec: ModelSpec, folder: Path, dtype: DType) -> Policy:
     with quiet():
         model: Any = PeftModel.from_pretrained(base.model, str(folder))
         if spec.merge_adapter:
-            model = model.merge_and_unload()
+            model = merged(model)
             # An adapter that is trained on the result belongs to it, not to the base model.
             model.name_or_path = model.config._name_or_path = str(folder)
     return Policy(model.eval(), base.tokenizer, name=spec.name)

@@ -106,6 +106,7 @@ def merged(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
     if is_quantized(model):
         model = _on_plain_weights(model)
     plain: PreTrainedModel = model.merge_and_unload()
+    plain.requires_grad_()  # under the adapter it was frozen
     return plain
 
 

@@ -80,7 +80,7 @@ class TrainSettings(Section):
         warmup: The fraction of steps spent warming up.
         weight_decay: AdamW's weight decay.
         max_grad_norm: Gradients are clipped to this norm.
-        max_length: Tokens in a conversation at most; null sets no limit.
+        max_length: Tokens in a conversation at most; null takes the model's own limit.
         overlong: What happens to longer ones.
         lora: Adapters, or null for full fine-tuning.
         gradient_checkpointing: Trades time for memory.

@@ -29,11 +29,15 @@ def first_unwritten(chat: Sequence[Mapping[str, Any]], text: str) -> tuple[str, 
         The role of the message and what is missing, or None.
     """
     squeezed = _squeezed(text)
+    end = 0
     for message in chat:
         called = [_function_name(call) for call in message.get("tool_calls", ())]
-        for part in (message["content"], *called):
-            if not _holds(squeezed, part):
+        # Some templates write calls before what is said beside them, so only messages have an order.
+        ends = [(part, _end_of(squeezed, part, end)) for part in (message["content"], *called)]
+        for part, found in ends:
+            if found is None:
                 return str(message["role"]), part
+        end = max(found for _, found in ends if found is not None)
     return None
 
 
@@ -45,7 +49,8 @@ def first_unwritten_tool(tools: Sequence[Mapping[str, Any]], text: str) -> str |
         text: What it wrote.
     """
     squeezed = _squeezed(text)
-    return next((name for tool in tools if not _holds(squeezed, name := _function_name(tool))), None)
+    names = map(_function_name, tools)
+    return next((name for name in names if _end_of(squeezed, name, 0) is None), None)
 
 
 def _function_name(described: Mapping[str, Any]) -> str:
@@ -55,11 +60,13 @@ def _function_name(described: Mapping[str, Any]) -> str:
     return name if isinstance(name, str) else ""
 
 
-def _holds(squeezed: str, part: str) -> bool:
-    """Whether `part` was written as it is, or as a JSON string (results of tools)."""
-    if _squeezed(part) in squeezed:
-        return True
-    return _squeezed(json.dumps(part.strip(), ensure_ascii=False)[1:-1]) in squeezed
+def _end_of(squeezed: str, part: str, start: int) -> int | None:
+    """Where `part` ends that begins behind `start`, as it is or as a JSON string (results of tools)."""
+    for written in (_squeezed(part), _squeezed(json.dumps(part.strip(), ensure_ascii=False)[1:-1])):
+        at = squeezed.find(written, start)
+        if at >= 0:
+            return at + len(written)
+    return None
 
 
 def _squeezed(text: str) -> str:

@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 SMOOTHING: Final = 0.8
 """How much of the smoothed log-ratio one optimizer step keeps: about five steps are averaged."""
+_COLLAPSE: Final = "collapse:"
+"""How its warning begins."""
 FIRST_VERDICT: Final = 3
 """Optimizer steps before the watch for collapse says anything."""
 
@@ -160,7 +162,8 @@ class CollapseWatch(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Watch afresh; a training that is gone on with may have had its warning before."""
-        self._start(warned=any("warning" in record for record in state.log_history))
+        warnings = [str(record.get("warning", "")) for record in state.log_history]
+        self._start(warned=any(warning.startswith(_COLLAPSE) for warning in warnings))
 
     @override
     def on_step_end(
@@ -180,7 +183,7 @@ class CollapseWatch(TrainerCallback):
             return
         self._warned = True
         message = (
-            f"collapse: by step {state.global_step} the chosen actions have become "
+            f"{_COLLAPSE} by step {state.global_step} the chosen actions have become "
             f"{math.exp(min(-smoothed, 700.0)):.3g} times less likely for each turn than under the reference "
             f"(mean log-ratio {smoothed:.2f} nats a turn). The policy is unlearning what the pairs prefer: "
             "lower the learning rate, train for fewer steps, or raise beta"

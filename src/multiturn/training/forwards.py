@@ -14,6 +14,7 @@ from multiturn.models import evaluating, forest_attention, recomputing, referenc
 from multiturn.models.reference import reference_passes
 from multiturn.progress import progress
 from multiturn.tokens import fill_passes, lay_out
+from multiturn.tokens.rendered import cut
 from multiturn.training.batch import logps_by_length, micro_batch
 from multiturn.training.processes import gathered, gradient_norm, in_all
 
@@ -38,6 +39,8 @@ NORM_TOLERANCE: Final = {torch.float64: 1e-4, torch.float32: 1e-2}
 """The same for the norm of the gradient."""
 REFERENCE_TOKENS: Final = 8192
 """Tokens of a pass that fills the reference cache, at least: without a backward pass more of them fit."""
+CHECKED_TOKENS: Final = 2048
+"""Of the sequences that a layout is checked on, at most, if a turn ends within them."""
 SHOW_PROGRESS_FROM: Final = 32
 """Sequences from which on filling the cache shows a progress bar."""
 LOW_PRECISION_TOLERANCE: Final = 0.05
@@ -82,7 +85,7 @@ class Forwards:
         Args:
             model: The model, as it will be run.
             rows: Rows to check the layout on.
-            gradients: Whether to check the gradient as well.
+            gradients: Whether the model is going to be trained, so that the gradient is checked as well.
 
         Returns:
             What went wrong, where the check made it fall back to padded rows.
@@ -93,11 +96,13 @@ class Forwards:
         if self.settled or self._wanted == "padded":
             return None
         try:
-            self._context.enter_context(forest_attention(model))
+            self._context.enter_context(forest_attention(model, training=gradients))
         except LayoutError as error:
             if self._wanted != "auto":
                 raise
             logger.info("batches are padded: %s", error)
+            if gradients:  # for good: an evaluation in between is to compute what the training does
+                self._wanted = "padded"
             return None
         self.layout = "forest" if self._wanted == "auto" else cast("Layout", self._wanted)
         self.settled = True
@@ -105,7 +110,7 @@ class Forwards:
         if not self._most(int(problem is not None)):
             return None
         self.release()
-        self.layout = "padded"
+        self._wanted = self.layout = "padded"
         return problem or "the check failed in another process"
 
     def release(self) -> None:
@@ -304,7 +309,14 @@ class Forwards:
 
 
 def _kin(rows: RenderedRows[Any]) -> list[Rendered]:
-    """Two sequences to check a layout on: of the task with the most rows, so that they share something."""
+    """Two sequences to check a layout on: of the task with the most rows, so that they share something.
+
+    Long ones are cut at a turn: the padded side makes the logits of all scored places at once.
+    """
     largest = max(rows.tasks, key=len)
     sequences = [sequence for row in largest[:2] for sequence in rows.rows[row].sequences]
-    return (sequences * 2)[:2]
+    beginnings = [cut(sequence, CHECKED_TOKENS) for sequence in (sequences * 2)[:2]]
+    return [
+        beginning if beginning.num_turns else whole
+        for beginning, whole in zip(beginnings, sequences * 2, strict=False)
+    ]

@@ -155,7 +155,7 @@ def add_results(card: Path, rows: Sequence[Mapping[str, object]], *, note: str =
     Args:
         card: The card's file.
         rows: The rows of the table; the first one's keys name its columns. Numbers that are no whole ones
-            are shown with three decimals.
+            are shown with four significant digits.
         note: What to say below the table.
 
     Returns:
@@ -235,6 +235,7 @@ def _recipe(trained: Trained, args: TurnTrainingArguments) -> list[tuple[str, ob
         ("optimizer", f"{_value(args.optim)}, weight decay {args.weight_decay:g}"),
         ("gradients clipped to a norm of", args.max_grad_norm),
         ("epochs", f"{args.num_train_epochs:g}"),
+        *((("optimizer steps at most, whatever the epochs", args.max_steps),) if args.max_steps > 0 else ()),
         ("rows of an optimizer step", rows_at_once * args.gradient_accumulation_steps),
         ("tokens of a pass at most", args.max_tokens_per_batch or "no limit"),
         ("tokens of a conversation at most", args.max_length or "the model's own limit"),
@@ -300,6 +301,8 @@ def _loading(args: TurnTrainingArguments, origin: Origin, *, adapter: bool) -> s
 def _template(args: TurnTrainingArguments) -> str:
     """The name of a template; of a file its name alone, for its folder is nobody's business."""
     known = {"model": "the model's own", "compact": "compact"}
+    if "{{" in args.chat_template or "{%" in args.chat_template:
+        return "given as text"
     return known.get(args.chat_template, Path(args.chat_template).name)
 
 
@@ -307,7 +310,12 @@ def _short(name: str) -> str:
     """A model's name without the folders of somebody's machine."""
     if not name:
         return "a model in memory"
-    return name if _HUB_ID.fullmatch(name) else "/".join(Path(name).parts[-2:])
+    if _HUB_ID.fullmatch(name):
+        return name
+    folder = Path(name)
+    # The folder's own name tells little ("model"), that of somebody's home too much.
+    parent = "" if folder.parent in (Path.home(), Path(folder.anchor)) else folder.parent.name
+    return f"{parent}/{folder.name}" if parent else folder.name
 
 
 def _versions() -> dict[str, str]:

@@ -44,7 +44,10 @@ def train_to_end(trainer: TurnTrainer, policy: Policy, save_to: Path | str | Non
     on_gpu = trainer.args.device.type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
-    result = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    try:
+        result = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    finally:
+        trainer.finish_tracking()
     history: dict[str, Json] = {
         "task": trainer.task.name,
         "log": [r for r in trainer.state.log_history if "warning" not in r],
@@ -58,7 +61,6 @@ def train_to_end(trainer: TurnTrainer, policy: Policy, save_to: Path | str | Non
         "peak_memory_bytes": torch.cuda.max_memory_allocated() if on_gpu else peak_host_memory(),
         "resumed_from": None if checkpoint is None else int(checkpoint.name.rpartition("-")[2]),
     }
-    trainer.finish_tracking()
     _save(trainer, policy, output_dir / "model" if save_to is None else Path(save_to))
     if trainer.is_world_process_zero():
         with whole_file(output_dir / _HISTORY, errors="backslashreplace") as file:

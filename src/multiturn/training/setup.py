@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from peft import PeftModel, get_peft_model, prepare_model_for_kbit_training
 from transformers import AutoTokenizer, PreTrainedModel, set_seed
@@ -37,6 +37,9 @@ __all__ = [
     "render_sets",
     "require_trainable",
 ]
+
+_MOVES_WEIGHTS: Final = ("pissa", "olora", "corda", "loftq")
+"""How the names of those starts of LoRA begin that take something out of the weights under the adapter."""
 
 
 def open_model(
@@ -193,7 +196,8 @@ def attach_adapter(model: Any, peft_config: PeftConfig | None, args: TurnTrainin
         args: Gives the seed.
 
     Raises:
-        ConfigError: The model's weights are quantized, and there is no adapter to train.
+        ConfigError: The model's weights are quantized, and there is no adapter to train; or the adapter's
+            settings would change more than the adapter.
     """
     if is_quantized(model) and peft_config is None and not isinstance(model, PeftModel):
         raise ConfigError("weights of 4 bits cannot be trained themselves; give a peft_config (LoRA)")
@@ -203,12 +207,36 @@ def attach_adapter(model: Any, peft_config: PeftConfig | None, args: TurnTrainin
         # Norms, embeddings and the head in float32; all of them frozen.
         prepare: Any = prepare_model_for_kbit_training
         model = prepare(model, use_gradient_checkpointing=False)
+    _require_plain_start(peft_config)
     set_seed(args.seed)
     # PEFT fills in the settings it is given; the caller may want to use them again.
+    peft_config = copy.deepcopy(peft_config)
+    peft_config.inference_mode = False  # as settings are that come with a loaded adapter
     with warnings.catch_warnings():
         # PEFT still asks transformers by a name that newer versions call deprecated.
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
-        adapted = get_peft_model(model, copy.deepcopy(peft_config))
+        adapted = get_peft_model(model, peft_config)
     if getattr(args, "activation_checkpointing", None) or args.gradient_checkpointing:
         adapted.enable_input_require_grads()
     return adapted
+
+
+def _require_plain_start(peft_config: PeftConfig) -> None:
+    """Refuse adapters without which the model is not the one it was.
+
+    Raises:
+        ConfigError: It is such an adapter.
+    """
+    start = getattr(peft_config, "init_lora_weights", True)
+    if isinstance(start, str) and start.startswith(_MOVES_WEIGHTS):
+        raise ConfigError(
+            f"peft_config: init_lora_weights {start!r} changes the weights under the adapter, so that the "
+            "reference, and whatever the saved adapter is put on, would be another model; use True or "
+            "'gaussian'"
+        )
+    bias = getattr(peft_config, "bias", "none")
+    if bias != "none":
+        raise ConfigError(
+            f"peft_config: bias {bias!r} trains weights under the adapter, so that the reference would move "
+            "with the policy; use 'none'"
+        )

@@ -120,7 +120,8 @@ def run_name(folder: Path, method: str, seed: int) -> str:
 class Tracking:
     """The trackers of one training: where they keep their files, and the run that they go on with.
 
-    Everything lies in the training's folder, nothing leaves the machine, and what the user's own environment
+    Those of TensorBoard, wandb, trackio and MLflow lie in the training's folder, of which nothing leaves the
+    machine; others go by their own settings. What the user's own environment
     variables say goes first. A training that is resumed goes on in the run that it began; another one in the
     same folder gets a run of its own, ``NAME-2``.
 
@@ -137,6 +138,8 @@ class Tracking:
         self._folder = output / FOLDER
         self._name = args.run_name or run_name(output, method, args.seed)
         self._run: dict[str, str] = {}
+        # Runs that are open already are somebody else's to end.
+        self._others = {name for name in ("wandb", "mlflow") if _is_open(name)}
 
     @contextlib.contextmanager
     def scope(self) -> Iterator[None]:
@@ -179,13 +182,15 @@ class Tracking:
 
     def finish(self) -> None:
         """End what trackers leave open behind a training, so that another one begins a run of its own."""
+        if not self._run:  # no training has begun
+            return
+        ours = set(self._names) - self._others
         wandb: Any = sys.modules.get("wandb")
-        if "wandb" in self._names and getattr(wandb, "run", None) is not None:
+        if "wandb" in ours and _is_open("wandb"):
             wandb.finish()
             wandb.teardown()  # a session that has started looks at no folder or id again
         mlflow: Any = sys.modules.get("mlflow")
-        active = None if mlflow is None else mlflow.active_run()
-        if active is not None and active.info.run_id == self._run.get("mlflow"):
+        if "mlflow" in ours and _is_open("mlflow"):
             with self.scope():
                 mlflow.end_run()  # it ends by itself, but not behind an exception
 
@@ -226,7 +231,7 @@ class Tracking:
             return
         found = dict(self._run)
         mlflow: Any = sys.modules.get("mlflow")
-        if "mlflow" in self._names and mlflow is not None and mlflow.active_run() is not None:
+        if "mlflow" in self._names and "mlflow" not in self._others and _is_open("mlflow"):
             found["mlflow"] = mlflow.active_run().info.run_id
         if "trackio" in self._names:
             found["trackio"] = self._trackio_folder()
@@ -280,10 +285,18 @@ class Tracking:
             if isinstance(callback, TensorBoardCallback):
                 callback.logging_dir = str(self._events)
                 if first:
-                    from torch.utils.tensorboard import SummaryWriter
-
-                    make: Any = SummaryWriter
+                    # Of whichever of its two packages is installed.
+                    make: Any = callback._SummaryWriter
                     callback.tb_writer = make(log_dir=callback.logging_dir, purge_step=first)
+
+
+def _is_open(tracker: str) -> bool:
+    """Whether a run of wandb or MLflow is open in this process."""
+    module: Any = sys.modules.get(tracker)
+    if module is None:
+        return False
+    run = module.active_run() if tracker == "mlflow" else getattr(module, "run", None)
+    return run is not None
 
 
 class _Note(TrainerCallback):
