@@ -55,6 +55,7 @@ class TestWhatItNeeds:
 
     def test_bitsandbytes(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
         with pytest.raises(MissingExtraError, match=r"pip install 'multiturn\[qlora\]'"):
             require_quantization("nf4")
@@ -83,6 +84,7 @@ def test_what_transformers_are_asked_for(folder: str, monkeypatch: pytest.Monkey
 
     monkeypatch.setenv("LOCAL_RANK", "3")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(quantized, "BitsAndBytesConfig", dict)
     find = importlib.util.find_spec
     monkeypatch.setattr(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,7 +19,6 @@ from multiturn.training.model_card import DEFAULT_HUB_ID, Origin, Trained, add_r
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 HOSTILE = "x|y`<script>alert(1)</script>\n---\nlicense: mit\n# Heading [a](b) \x1b[31m\ud800"
 
@@ -157,6 +157,21 @@ def test_texts_from_elsewhere_are_shown_and_mean_nothing(tmp_path: Path) -> None
     assert card.count("\n# ") == 1
     rows = [line for line in card.splitlines() if line.startswith("| objective")]
     assert [line.replace("\\|", "").count("|") for line in rows] == [3]
+
+
+def test_nothing_from_elsewhere_becomes_a_link(tmp_path: Path) -> None:
+    text = "see https://a.example, www.b.example, &lt;b&gt; and @somebody"
+    blank = policy_facts(tmp_path, warnings=[text])
+    card = write_card(blank, SFTConfig(output_dir=str(tmp_path)), Origin(), adapter=False)
+    assert "Warning: see https\\://a.example, www\\.b.example, \\&lt;b\\&gt; and \\@somebody" in card
+
+
+def test_a_template_given_as_text_is_no_name(tmp_path: Path) -> None:
+    args = SFTConfig(output_dir=str(tmp_path), chat_template="{% for m in messages %}<{{ m }}/>{% endfor %}")
+    card = write_card(policy_facts(tmp_path), args, Origin(name=str(Path.home() / "model")), adapter=False)
+    assert "| chat template | given as text |" in card
+    assert "| initial model | model |" in card
+    assert "| optimizer steps at most" not in card
 
 
 def test_results_are_added_and_replaced(trained: Path) -> None:

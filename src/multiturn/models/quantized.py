@@ -82,7 +82,10 @@ def quantized_options(quantization: str) -> Mapping[str, Any]:
 
 def _device() -> str | None:
     """Where quantized models go: the GPU of this process."""
-    return f"cuda:{local_index()}" if torch.cuda.is_available() else None
+    if not torch.cuda.is_available():
+        return None
+    # As accelerate has it: of a process that sees one GPU alone, that one.
+    return f"cuda:{local_index() % torch.cuda.device_count()}"
 
 
 def is_quantized(model: nn.Module) -> bool:

@@ -57,8 +57,10 @@ LONGEST: Final = 600
 """Characters of a text from elsewhere that a card shows at most."""
 
 _HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_MARKUP: Final = re.compile(r"([\\`*{}\[\]<>|#~$!]|(?<![^\W_])_|_(?![^\W_]))")
-"""What Markdown might take for its own; an underscore within a word is none."""
+_MARKUP: Final = re.compile(
+    r"([\\`*{}\[\]<>|#~$!&@]|:(?=//)|(?<=www)\.|(?<![^\W_])_|_(?![^\W_]))", re.IGNORECASE
+)
+"""What Markdown might take for its own, addresses and names among it; an underscore within a word is none."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
