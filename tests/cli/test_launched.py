@@ -60,7 +60,11 @@ def test_two_processes_train_one_model(folder: Path) -> None:
     assert told[2].startswith("DMPO: 14/14 done in")
     assert "of computation" in told[3]
     assert len(told) == 4
-    assert sorted(path.name for path in (folder / "together").iterdir()) == ["history.json", "model", "reference"]
+    assert sorted(path.name for path in (folder / "together").iterdir()) == [
+        "history.json",
+        "model",
+        "reference",
+    ]
 
     assert run_app(["train", "pairs.jsonl", "--output", "alone", *SETTINGS]) == 0
     together, alone = (
