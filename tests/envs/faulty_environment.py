@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -103,10 +106,22 @@ def _noise() -> None:
     assert sys.stdin.read() == ""
 
 
+def _half() -> None:
+    """Die in the middle of a line, as an environment does whose memory runs out while it answers."""
+    for file in range(3, 10):
+        with contextlib.suppress(OSError):
+            if stat.S_ISFIFO(os.fstat(file).st_mode) and fcntl.fcntl(file, fcntl.F_GETFL) & os.O_WRONLY:
+                os.write(file, b'{"step": ')
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 FAILURES: dict[str, Callable[[], Any]] = {
     "hang": lambda: time.sleep(600),
+    "nap": lambda: time.sleep(0.5),
     "crash": _crash,
     "exit": _exit,
+    "half": _half,
+    "long": lambda: Step(observation="\u20ac" * (1 << 20)),
     "raise": _raise,
     "raise a fault": _raise_fault,
     "noise": _noise,

@@ -14,7 +14,7 @@ import pytest
 from slot_helpers import TARGET, ask, gone
 
 from multiturn.envs import Step
-from multiturn.envs.slots import ProcessSlot
+from multiturn.envs.slots import ProcessSlot, wait_any
 from multiturn.errors import ConfigError, EnvironmentFaultError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 PROCESS = {
     "crash": ("crashed", "killed by SIGKILL; its last words: the end is near"),
     "exit": ("crashed", "exit code 9"),
+    "half": ("crashed", "killed by SIGKILL; it printed nothing"),
 }
 
 
@@ -105,6 +106,27 @@ def test_an_answer_that_came_in_time_counts_however_late_it_is_fetched() -> None
         slot.close()
 
 
+def test_a_long_answer_needs_no_waiting(shared: ProcessSlot) -> None:
+    """Six megabytes, of which a pipe holds one in a hundred: whoever polls gets all of it at once."""
+    ask(shared, "reset", "t0")
+    shared.start("step", "long")
+    assert wait_any([shared], 30.0)
+    answer = shared.poll()
+    assert answer is not None
+    assert answer.step is not None
+    assert answer.step.observation == "\u20ac" * (1 << 20)
+
+
+def test_nothing_is_waited_for_in_vain(shared: ProcessSlot) -> None:
+    ask(shared, "reset", "t0")
+    shared.start("step", "nap")
+    assert not wait_any([shared], 0.05)
+    assert shared.poll() is None
+    assert shared.poll(0.05) is None
+    assert wait_any([shared], 30.0)
+    assert shared.poll() is not None
+
+
 def test_a_worker_that_is_killed_between_calls(shared: ProcessSlot) -> None:
     ask(shared, "reset", "t0")
     assert shared.pid is not None
@@ -178,7 +200,7 @@ def test_nothing_survives_a_parent_that_is_killed(tmp_path: Path, action: str) -
     script = f"""
 import sys, time
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from multiturn.envs.slots import ProcessSlot
+from multiturn.envs.slots import ProcessSlot, wait_any
 slot = ProcessSlot({TARGET!r}, {{"pid_file": {str(pids)!r}}})
 slot.start("reset", "t0"); slot.poll(30.0)
 slot.start("step", {action!r})

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections import deque
 from typing import IO, TYPE_CHECKING
@@ -16,14 +18,14 @@ from multiturn.envs import _wire
 from multiturn.errors import ConfigError, EnvironmentFaultError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-__all__ = ["ANSWERED", "WorkerProcess"]
-
-ANSWERED = threading.Condition()
-"""Notified whenever any worker has sent a line or ended."""
+__all__ = ["WorkerProcess", "wait_readable"]
 
 _CLOSE_SECONDS = 5.0
+_UNDER_WAY_SECONDS = 1.0
+"""How long the rest of a line is waited for whose beginning is there."""
+_CHUNK_BYTES = 1 << 20
 _LAST_WORDS_CHARS = 2000
 
 
@@ -58,15 +60,20 @@ class WorkerProcess:
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
+        assert self._popen.stdout is not None  # noqa: S101 - asked for above
+        self._answers = self._popen.stdout.fileno()
+        # Answers are read where they are wanted. A thread that waits for them would cost more than most
+        # environments take to answer: it has to be woken, and then to wake whoever waits for the line.
+        os.set_blocking(self._answers, False)
         self._lines: deque[bytes] = deque()
+        self._part = bytearray()
+        self._ended = False
         self._last_words: deque[bytes] = deque(maxlen=50)
         self._end = weakref.finalize(self, _kill, self._popen)
-        self._readers = [
-            threading.Thread(target=_read_lines, args=(self._popen.stdout, self._lines), daemon=True),
-            threading.Thread(target=_read_noise, args=(self._popen.stderr, self._last_words), daemon=True),
-        ]
-        for reader in self._readers:
-            reader.start()
+        self._listener = threading.Thread(
+            target=_read_noise, args=(self._popen.stderr, self._last_words), daemon=True
+        )
+        self._listener.start()
         self._write(line)
 
     @property
@@ -77,7 +84,11 @@ class WorkerProcess:
     @property
     def has_line(self) -> bool:
         """Whether `read_line` would return at once with something."""
-        return bool(self._lines)
+        return self._take_in()
+
+    def fileno(self) -> int:
+        """What becomes readable when there may be a line; see `wait_readable`."""
+        return self._answers
 
     def call(self, name: str, argument: str) -> None:
         """Send a call. A process that is gone is noticed by `read_line`."""
@@ -89,12 +100,13 @@ class WorkerProcess:
         Args:
             timeout: Seconds to wait.
         """
-        with ANSWERED:
-            if timeout > 0.0:  # a rollout polls many slots again and again, most of them without waiting
-                ANSWERED.wait_for(lambda: self._lines, timeout)
-            if not self._lines:
+        until = time.monotonic() + timeout
+        while not self._take_in():
+            left = until - time.monotonic()
+            if left <= 0.0:
                 return None
-            return self._lines.popleft() if self._lines[0] else b""
+            wait_readable([self._answers], left)
+        return self._lines.popleft() if self._lines else b""
 
     def last_words(self) -> str:
         """How the process ended and the last that it printed, for an error message."""
@@ -104,7 +116,7 @@ class WorkerProcess:
                 # At once: from now on the number may go to another group, so `kill` leaves it alone. And
                 # whatever it has started may hold its stderr open, so that there would be no last word.
                 _kill_group(self._popen.pid)
-        self._readers[1].join(1.0)
+        self._listener.join(1.0)
         code = self._popen.returncode
         how = "is still there" if code is None else f"exit code {code}" if code >= 0 else _signal_name(-code)
         words = b"".join(list(self._last_words)).decode("utf-8", "replace")[-_LAST_WORDS_CHARS:].strip()
@@ -116,9 +128,32 @@ class WorkerProcess:
 
     def close(self) -> None:
         """Let the environment close itself for a few seconds, then kill what is left."""
-        self._write(_wire.dump({"call": "close", "argument": ""}))
-        self._readers[0].join(_CLOSE_SECONDS)
+        _close(self._popen.stdin)
+        until = time.monotonic() + _CLOSE_SECONDS
+        while self.read_line(until - time.monotonic()):
+            pass  # answers that nobody has fetched
         self._end()
+
+    def _take_in(self) -> bool:
+        """Take in what the process has sent; whether there is a line now, or its end."""
+        while not self._lines and not self._ended:
+            try:
+                chunk = os.read(self._answers, _CHUNK_BYTES)
+            except BlockingIOError:
+                # A pipe holds little, and the process is stuck with the rest of its line until it is read.
+                if not self._part or not wait_readable([self._answers], _UNDER_WAY_SECONDS):
+                    return False
+                continue
+            self._part += chunk
+            if b"\n" in chunk:
+                *lines, self._part = self._part.split(b"\n")
+                self._lines.extend(map(bytes, lines))
+            elif len(self._part) > _wire.MAX_LINE_BYTES:
+                self._lines.append(bytes(self._part))
+                self._ended = True
+            elif not chunk:
+                self._ended = True
+        return True
 
     def _write(self, line: bytes) -> None:
         stdin = self._popen.stdin
@@ -128,15 +163,20 @@ class WorkerProcess:
             stdin.flush()
 
 
-def _read_lines(stream: IO[bytes], lines: deque[bytes]) -> None:
-    with stream:
-        while True:
-            line = stream.readline(_wire.MAX_LINE_BYTES + 1)
-            with ANSWERED:
-                lines.append(line)
-                ANSWERED.notify_all()
-            if not line.endswith(b"\n"):
-                return
+def wait_readable(files: Iterable[int], timeout: float) -> bool:
+    """Wait until one of some pipes or sockets has something to read, or has ended.
+
+    Args:
+        files: Their descriptors.
+        timeout: Seconds to wait at most.
+
+    Returns:
+        Whether one has.
+    """
+    poller = select.poll()
+    for file in files:
+        poller.register(file, select.POLLIN)
+    return bool(poller.poll(max(0.0, timeout) * 1000.0))
 
 
 def _read_noise(stream: IO[bytes], last_words: deque[bytes]) -> None:
@@ -151,9 +191,14 @@ def _kill(popen: subprocess.Popen[bytes]) -> None:
         _kill_group(popen.pid)
     popen.kill()
     popen.wait()
-    if popen.stdin is not None:
+    _close(popen.stdin)
+    _close(popen.stdout)
+
+
+def _close(stream: IO[bytes] | None) -> None:
+    if stream is not None:
         with contextlib.suppress(OSError):
-            popen.stdin.close()
+            stream.close()
 
 
 def _kill_group(number: int) -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-from multiturn.envs._process import ANSWERED, WorkerProcess
+from multiturn.envs._process import WorkerProcess, wait_readable
 from multiturn.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -116,6 +117,8 @@ class RayWorker:
 
         self._ray = ray
         self._lines: deque[bytes] = deque()
+        # Ray answers in a thread of its own, which rings for each line that it adds.
+        self._bell, self._ring = socket.socketpair()
         self._lost = ""
         host: Any = ray.remote(_Host)
         # A lost episode is begun again by whoever plays it, so nothing is restarted or repeated here.
@@ -134,6 +137,10 @@ class RayWorker:
         """Whether `read_line` would return at once with something."""
         return bool(self._lines)
 
+    def fileno(self) -> int:
+        """What becomes readable when there is a line."""
+        return self._bell.fileno()
+
     def call(self, name: str, argument: str) -> None:
         """Send a call. An actor that is gone is noticed by `read_line`."""
         self._await(self._host.exchange.remote(name, argument))
@@ -144,12 +151,12 @@ class RayWorker:
         Args:
             timeout: Seconds to wait.
         """
-        with ANSWERED:
-            if timeout > 0.0:
-                ANSWERED.wait_for(lambda: self._lines, timeout)
-            if not self._lines:
-                return None
-            return self._lines.popleft() if self._lines[0] else b""
+        if not wait_readable([self._bell.fileno()], timeout):
+            return None
+        if not self._lines[0]:
+            return b""
+        self._bell.recv(1)
+        return self._lines.popleft()
 
     def last_words(self) -> str:
         """How the process or its actor ended, for an error message."""
@@ -164,6 +171,8 @@ class RayWorker:
         """Kill the actor; its child ends with it."""
         with contextlib.suppress(Exception):  # it may be gone, with its machine or the cluster
             self._ray.kill(self._host)
+        self._bell.close()
+        self._ring.close()
 
     def close(self) -> None:
         """Let the environment close itself for a few seconds, then kill what is left."""
@@ -178,11 +187,11 @@ class RayWorker:
 
     def _receive(self, future: Any) -> None:
         error = future.exception()
-        with ANSWERED:
-            if error is not None:
-                self._lost = f"its actor is lost ({_first_line(error)})"
-            self._lines.append(b"" if error is not None else future.result())
-            ANSWERED.notify_all()
+        if error is not None:
+            self._lost = f"its actor is lost ({_first_line(error)})"
+        self._lines.append(b"" if error is not None else future.result())
+        with contextlib.suppress(OSError):  # closed: nobody waits any more
+            self._ring.send(b"\0")
 
 
 def _first_line(error: BaseException) -> str:

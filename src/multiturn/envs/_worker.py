@@ -8,7 +8,7 @@ started: a Java machine, for example.
 from __future__ import annotations
 
 import os
-import queue
+import select
 import signal
 import threading
 import time
@@ -26,21 +26,21 @@ _GRACE_SECONDS = 2.0
 
 
 def main() -> None:
-    """Serve one environment until the parent says ``close`` or is gone."""
+    """Serve one environment until the parent closes the pipe of the calls or is gone."""
     calls, answers = _take_over_standard_streams()
     setup = _wire.load(calls.readline())
-    requests: queue.SimpleQueue[dict[str, object] | None] = queue.SimpleQueue()
-    threading.Thread(target=_read_calls, args=(calls, requests), daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(calls.fileno(),), daemon=True).start()
     try:
         env = registry.make(setup["target"], **setup["options"])
         hello = _wire.facts_of(env)
-        line = _wire.dump({field: getattr(hello, field) for field in hello.__slots__})
+        hello_line = _wire.dump({field: getattr(hello, field) for field in hello.__slots__})
     except Exception as error:  # noqa: BLE001 - whatever it is, the parent must hear of it
         _send(answers, _wire.dump(_wire.encode_error(error)))
         return
-    _send(answers, line)
+    _send(answers, hello_line)
     try:
-        while (request := requests.get()) is not None:
+        for line in calls:
+            request = _wire.load(line)
             _send(answers, _answer(env, str(request["call"]), str(request["argument"])))
     finally:
         env.close()
@@ -79,15 +79,13 @@ def _let_go(*pipes: int) -> None:
     os.close(nothing)
 
 
-def _read_calls(calls: BinaryIO, requests: queue.SimpleQueue[dict[str, object] | None]) -> None:
-    for line in calls:
-        request = _wire.load(line)
-        if request["call"] == "close":
-            break
-        requests.put(request)
-    # The parent wants us gone, or is gone itself. The environment may be hanging in a call: give it a moment
-    # to be closed properly, then take the whole group down.
-    requests.put(None)
+def _end_with_parent(calls: int) -> None:
+    """End this process once the pipe's other end is closed, whatever the environment is doing."""
+    poller = select.poll()
+    poller.register(calls, 0)  # no data is waited for: that the other end is closed is always reported
+    while not poller.poll():
+        pass
+    # The environment may be hanging in a call: give it a moment to be closed properly.
     time.sleep(_GRACE_SECONDS)
     _end_group()
 

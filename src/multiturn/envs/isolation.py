@@ -81,6 +81,11 @@ class ProcessSlot:
         """Whether `poll` would return or raise at once."""
         return self._process is None or self._process.has_line or time.monotonic() > self._due
 
+    def fileno(self) -> int:
+        """What becomes readable when the process has sent something. Not `ready`, it must have a process."""
+        assert self._process is not None  # noqa: S101 - asked for above
+        return self._process.fileno()
+
     def tasks(self, split: str) -> list[Task]:
         """The tasks of a split; waits for as long as making the environment may take."""
         require_idle(self._open, closed=self._closed)
@@ -103,6 +108,8 @@ class ProcessSlot:
     def poll(self, timeout: float = 0.0) -> SlotAnswer | None:
         """The answer to the call that was started; None while it is not ready."""
         call, argument = require_open(self._open)
+        if timeout <= 0.0 and not self.ready:
+            return None
         until = time.monotonic() + timeout
         try:
             with self._guarded(_wire.describe_call(call, argument)):

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from multiturn.envs import _wire, registry
-from multiturn.envs._process import ANSWERED
+from multiturn.envs._process import wait_readable
 from multiturn.envs._ray import RayWorker, connect
 from multiturn.envs._wire import EnvironmentFacts, SlotAnswer
 from multiturn.envs.isolation import ProcessSlot, require_idle, require_open, same_facts
@@ -36,6 +36,7 @@ __all__ = [
 Call = Literal["reset", "step", "expert"]
 
 _NAP_SECONDS = 0.001
+_LOOK_SECONDS = 0.5
 
 
 @runtime_checkable
@@ -222,21 +223,18 @@ def wait_any(slots: Iterable[EnvironmentSlot], timeout: float) -> bool:
     """
     until = time.monotonic() + timeout
     watched = list(slots)
+    processes = [slot for slot in watched if isinstance(slot, ProcessSlot)]
 
-    def ready() -> bool:
-        return any(slot.ready for slot in watched if isinstance(slot, ProcessSlot))
-
-    if not all(isinstance(slot, ProcessSlot) for slot in watched):
-        if not any(isinstance(slot, LocalSlot) for slot in watched) and not ready():
+    if len(processes) < len(watched):
+        if not any(isinstance(slot, LocalSlot) for slot in watched) and not any(p.ready for p in processes):
             # Whoever asks in a loop shall leave them some of the processor.
             time.sleep(min(timeout, _NAP_SECONDS))
         return True
 
-    with ANSWERED:
-        while not ready():
-            left = until - time.monotonic()
-            if left <= 0.0:
-                return False
-            # Deadlines pass without notice, so look again from time to time.
-            ANSWERED.wait(min(left, 0.5))
+    while not any(slot.ready for slot in processes):
+        left = until - time.monotonic()
+        if left <= 0.0:
+            return False
+        # Deadlines pass without notice, so look again from time to time.
+        wait_readable([slot.fileno() for slot in processes], min(left, _LOOK_SECONDS))
     return True
