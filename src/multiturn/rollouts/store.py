@@ -86,7 +86,7 @@ class RolloutStore:
         self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             self._lock()
-            self._ids = self._recover(header)
+            self._kept = self._recover(header)
         except BaseException:
             os.close(self._fd)
             raise
@@ -95,7 +95,7 @@ class RolloutStore:
     @property
     def done_ids(self) -> frozenset[str]:
         """The ids of the trajectories in the file."""
-        return frozenset(self._ids)
+        return frozenset(self._kept)
 
     def append(self, trajectory: Trajectory) -> None:
         """Add a trajectory; when this returns, no end of this process loses it.
@@ -105,14 +105,14 @@ class RolloutStore:
         Raises:
             RunStateError: The file holds a trajectory of this id already.
         """
-        if trajectory.id in self._ids:
+        if trajectory.id in self._kept:
             raise RunStateError(f"{self.path} holds trajectory {trajectory.id!r} already")
         self._write(trajectory.to_json())
-        self._ids.add(trajectory.id)
+        self._kept[trajectory.id] = trajectory
 
     def trajectories(self) -> list[Trajectory]:
         """The trajectories, in the order of their jobs."""
-        return read_rollouts(self.path)
+        return _in_order(self._kept)
 
     def close(self) -> None:
         """Close the file and let others have it. May be called twice."""
@@ -141,19 +141,19 @@ class RolloutStore:
                 f"{self.path} is being written by another process; wait for it to end, or write elsewhere"
             ) from None
 
-    def _recover(self, header: StoreHeader) -> set[str]:
-        """Check the header, cut off what a crash left behind, and return the ids that are there.
+    def _recover(self, header: StoreHeader) -> dict[str, Trajectory]:
+        """Check the header, cut off what a crash left behind, and return what is there, by id.
 
         Nothing is cut off before it is clear that the file is one of rollouts: it may be somebody's notes.
         """
         content = _read_all(self._fd)
         end = content.rfind(b"\n") + 1
         wanted = header.to_json()
-        ids: set[str] = set()
+        kept: dict[str, Trajectory] = {}
         if end:
             lines = list(_lines(content[:end], self.path))
             _compare(lines[0][1] if lines else None, json.loads(json.dumps(wanted)), self.path)
-            ids = {t.id for t in _parse(lines[1:], self.path)}
+            kept = _by_id(_parse(lines[1:], self.path))
         elif not _HEADER_START.startswith(content[: len(_HEADER_START)]):
             raise _no_header(self.path)
         self.dropped = int(end < len(content))
@@ -163,7 +163,7 @@ class RolloutStore:
         if not end:
             self._write(wanted)
             _sync_folder(self.path.parent)
-        return ids
+        return kept
 
     def _write(self, record: Mapping[str, Json]) -> None:
         line = memoryview(_encode(record))
@@ -192,8 +192,7 @@ def read_rollouts(path: Path | str) -> list[Trajectory]:
     lines = list(_lines(content[: content.rfind(b"\n") + 1], path))
     if not lines or not _is_header(lines[0][1]):
         raise _no_header(path)
-    trajectories = {t.id: t for t in reversed(_parse(lines[1:], path))}
-    return sorted(trajectories.values(), key=lambda t: (_job_number(t), t.id))
+    return _in_order(_by_id(_parse(lines[1:], path)))
 
 
 def read_episodes(path: Path | str) -> list[Trajectory]:
@@ -208,6 +207,15 @@ def read_episodes(path: Path | str) -> list[Trajectory]:
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror}); check the path", path=path) from None
     return read_rollouts(path) if _is_header(first) else read_trajectories(path)
+
+
+def _by_id(trajectories: Sequence[Trajectory]) -> dict[str, Trajectory]:
+    """The trajectories by id; of several with one id the first."""
+    return {t.id: t for t in reversed(trajectories)}
+
+
+def _in_order(kept: Mapping[str, Trajectory]) -> list[Trajectory]:
+    return sorted(kept.values(), key=lambda t: (_job_number(t), t.id))
 
 
 def _job_number(trajectory: Trajectory) -> float:
