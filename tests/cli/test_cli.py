@@ -266,6 +266,16 @@ def test_an_episode_that_its_environment_cut_short_is_no_demonstration(
     assert "t.jsonl: none of 1 trajectories has a return of 1.0; lower --min-reward" in said
 
 
+def test_a_seed_that_nothing_can_be_seeded_with(capsys: pytest.CaptureFixture[str]) -> None:
+    code, said = fails(capsys, "sft", "t.jsonl", "--output", "out", "--seed", str(2**32))
+    assert code == 2
+    assert "4294967295" in said
+    path = write("a.yaml", f"name: a\nenvironment: {{name: household}}\nseed: {2**32}\n")
+    code, said = fails(capsys, "run", path)
+    assert code == 2
+    assert "a.yaml: seed: " in said
+
+
 def test_rollouts_that_make_no_pair(capsys: pytest.CaptureFixture[str]) -> None:
     record = {"id": "a", "task_id": "a", "messages": PAIR["rejected"], "reward": 1.0}
     path = write("t.jsonl", json.dumps(record) + "\n")
@@ -318,13 +328,23 @@ def test_an_environment_is_checked(capsys: pytest.CaptureFixture[str]) -> None:
     assert "random:      mean return" in told, "the random agent's list of commands is asked for by itself"
 
 
-def test_the_stages_one_at_a_time(capsys: pytest.CaptureFixture[str], tiny_model: str) -> None:
+def test_the_stages_one_at_a_time(
+    capsys: pytest.CaptureFixture[str], tiny_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MULTITURN_PROGRESS", "plain")
     small = [*HOUSEHOLD, *ACTION, "--max-turns", "14"]
     decoding = ["--slots", "2", "--max-new-tokens", "8"]
     training = ["--precision", "fp32", "--chat-template", "compact", "--set", "batch_size=2"]
 
     assert run_app(["rollout", *small, "--tasks", "4", "--output", "expert.jsonl"]) == 0
-    assert run_app(["sft", "expert.jsonl", "--model", tiny_model, "--output", "sft", *training]) == 0
+    lost = '{"schema": 1, "id": "lost", "task_id": "lost", "messages": [], "outcome": "environment_error"}\n'
+    low = read_rollouts("expert.jsonl")[0].to_json() | {"id": "low", "reward": 0.5}
+    lines = Path("expert.jsonl").read_text(encoding="utf-8").split("\n", 1)[1]
+    write("mixed.jsonl", lines + json.dumps(low) + "\n" + lost)
+    capsys.readouterr()
+    assert run_app(["sft", "mixed.jsonl", "--model", tiny_model, "--output", "sft", *training]) == 0
+    told = "mixed.jsonl: 4 of 6 are learned from; left out: 1 ended by an error of the environment, "
+    assert f"{told}1 with a return below 1 (--min-reward)\n" in capsys.readouterr().err
     again = ["rollout", *small, *decoding, "--model", "sft/model", "--tasks", "4"]
     again += ["--output", "rollouts.jsonl"]
     assert run_app(again) == 0

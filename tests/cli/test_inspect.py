@@ -91,7 +91,7 @@ def test_episodes_have_a_header_and_no_sides(model: str, tmp_path: Path) -> None
             )
     assert json.loads(run(str(path), "--model", model, "--json")[1])["id"] == "first"
     assert json.loads(run(str(path), "--model", model, "--json", "--row", "3")[1])["id"] == "second"
-    with pytest.raises(ConfigError, match="--side is for pairs"):
+    with pytest.raises(ConfigError, match="this row is a trajectory"):
         run(str(path), "--model", model, "--side", "chosen")
 
 
@@ -115,11 +115,15 @@ def test_checking_all_rows_fails_where_one_is_refused(model: str, pairs: Path) -
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        (("--row", "2"), "row 2 of .* is unusable; --check-all says why"),
+        (("--row", "2"), "row 2 of .* is no usable row"),
         (("--row", "4"), "has 3 rows and no row 4"),
         (("--id", "pair-yse"), "none with the id 'pair-yse'"),
         (("--objective", "dmop"), "did you mean 'dmpo'"),
         (("--weighting", "lsat"), "did you mean 'last'"),
+        (("--objective", "sft", "--weighting", "last"), "has no effect on sft"),
+        (("--objective", "sft", "--side", "rejected"), "there is no rejected side"),
+        (("--check-all", "--row", "1"), "--check-all looks at every row"),
+        (("--row", "1", "--id", "pair-yes"), "--row and --id name one row each"),
     ],
 )
 def test_what_cannot_be_shown_is_named(

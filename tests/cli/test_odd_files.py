@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from multiturn.cli.app import run_app
+from multiturn.cli.app import log_handler, run_app
 from multiturn.jsonl import read_pairs, read_trajectories
 from multiturn.rollouts.store import RolloutStore, StoreHeader
 from multiturn.trajectory import Message, Trajectory
@@ -109,3 +110,9 @@ def test_an_expert_is_worth_a_number(capsys: pytest.CaptureFixture[str], reward:
     code, said = refused(capsys, "pairs", *given, "--expert-reward", reward)
     assert code == 2
     assert f"--expert-reward is {reward}; give a finite number" in said
+
+
+def test_a_warning_that_quotes_data_gives_the_terminal_no_orders() -> None:
+    """Ids are quoted when rows are dropped, and ESC c empties a terminal."""
+    record = logging.LogRecord("multiturn", logging.WARNING, __file__, 1, "dropped: %s", ("\x1bc",), None)
+    assert log_handler().format(record) == "dropped: ⟨U+001B⟩c"

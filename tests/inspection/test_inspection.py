@@ -207,6 +207,26 @@ def test_pairs_that_contradict_each_other_are_counted(tmp_path: Path) -> None:
     assert json.loads(json.dumps(found.to_json(), allow_nan=False))["lengths"][0]["difference"] is None
 
 
+def test_sft_learns_from_the_chosen_side_alone(tmp_path: Path) -> None:
+    row = inspector(sides="chosen").inspect(pair())
+    both = inspector().inspect(pair())
+    assert [side.name for side in row.sides] == ["chosen"]
+    assert row.sides[0].tokens == both.sides[0].tokens
+    # A rejected side that does not fit is nothing to SFT.
+    path = write(tmp_path / "pairs.jsonl", [record("ab", "c" * 60)])
+    assert survey(RecordReader(path), inspector(max_length=30)).refused == 1
+    found = survey(RecordReader(path), inspector(max_length=30, sides="chosen"))
+    assert (found.usable, found.refused, found.kind) == (1, 0, "pairs")
+
+
+def test_rows_with_one_fate_are_counted_together(tmp_path: Path) -> None:
+    """Whatever they are called: an id says nothing about the reason."""
+    rows = [record("c" * 60) | {"id": name} for name in ("find-apple", "a: b", "plum, chosen")]
+    path = write(tmp_path / "pairs.jsonl", rows)
+    found = survey(RecordReader(path), inspector(max_length=30))
+    assert [problem.count for problem in found.problems.values()] == [3]
+
+
 def test_rows_that_are_left_out_are_not_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "pairs.jsonl", [record(), record("c" * 60)])
     found = survey(RecordReader(path), inspector(max_length=30, overlong="drop"))

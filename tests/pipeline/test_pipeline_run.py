@@ -109,6 +109,14 @@ def test_a_run_goes_through_every_stage_once(config_file: Path, capsys: pytest.C
     rebuild_report(directory.root)
     check_finished(directory)
 
+    scores = directory.pair_scores.read_bytes()
+    weights = directory.model("sft") / "model.safetensors"
+    weights.rename(weights.with_suffix(".away"))
+    with pytest.raises(RunStateError, match="cannot be scored, the weights of sft are gone"):
+        rebuild_report(directory.root, score=3)
+    assert directory.pair_scores.read_bytes() == scores
+    weights.with_suffix(".away").rename(weights)
+
     with pytest.raises(RunStateError, match=r"preference\.beta: 0\.1 there, 0\.2 now"):
         run_pipeline(load_config(config_file, ["preference.beta=0.2"]))
 

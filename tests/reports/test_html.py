@@ -19,7 +19,7 @@ import multiturn.reports.html as html_module
 from multiturn.evaluation.evaluate import summarize
 from multiturn.reports.examples import choose_examples, choose_pairs
 from multiturn.reports.html import render_report, write_report
-from multiturn.reports.summary import build_summary
+from multiturn.reports.summary import build_summary, describe_pairs
 from multiturn.trajectory import Message, Trajectory
 
 TEMPLATES = Path(html_module.__file__).parent / "templates"
@@ -151,7 +151,7 @@ def test_it_says_what_was_found() -> None:
         "31,415",
         "3.0 GiB",
         "turns of 20 are scored",
-        "dropped: the same reward as the expert",
+        "dropped: the same reward as the other side",
         "DMPO does better",
         "peak memory",
         "learning_rate: 2.0e-05",
@@ -306,3 +306,19 @@ def test_a_swapped_pair_is_shown_first() -> None:
         "the expert beat the rollout",
     ]
     assert choose_pairs([]) == []
+
+
+def test_pairs_of_a_tasks_own_trajectories_name_no_expert() -> None:
+    """Either side may be anybody's; and there may be more pairs than trajectories."""
+    run = one_split()
+    pairs = [
+        dataclasses.replace(pair, info={**pair.info, "strategy": "all-above-margin", "swapped": False})
+        for pair in run.pairs
+    ]
+    assert {example.why for example in choose_pairs(pairs)} == {"the one with the higher reward is chosen"}
+    said = describe_pairs(pairs, counts={"rollouts": 8, "pairs": 27}, dropped={"alone": 2})
+    page = rendered(dataclasses.replace(run, pairs=pairs, summary={**run.summary, "pairs": said}))
+    assert "27 pairs from 8 trajectories" in page
+    assert "dropped: no other trajectory of the task" in page
+    widths = [float(width) for width in re.findall(r"width:([\d.]+)%", page)]
+    assert max(widths) == 100.0

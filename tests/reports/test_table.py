@@ -96,4 +96,4 @@ def test_an_oracle_is_called_one_and_is_not_the_headline() -> None:
     pairs = {"counts": {"pairs": 3}, "dropped": {}, "num_turns": {}, "turn_counts": {}}
     page = render_report({**summary, "rounds": rounds, "pairs": pairs})
     assert note[:40] in page
-    assert "2 the same reward as the expert</td>" in page
+    assert "2 the same reward as the other side</td>" in page

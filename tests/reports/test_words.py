@@ -30,7 +30,16 @@ def test_differences_show_their_sign(value: float, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.0, "0%"), (1.0, "100%"), (0.431, "43%"), (0.003, "0.3%"), (0.997, "99.7%"), (0.996, "99.6%")],
+    [
+        (0.0, "0%"),
+        (1.0, "100%"),
+        (0.431, "43%"),
+        (0.003, "0.3%"),
+        (0.997, "99.7%"),
+        (0.996, "99.6%"),
+        (0.0004, "<0.1%"),
+        (0.9999, ">99.9%"),
+    ],
 )
 def test_shares(value: float, text: str) -> None:
     assert percent(value) == text

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
 
-__all__ = ["app", "run_app"]
+__all__ = ["app", "log_handler", "run_app"]
 
 INTERRUPTED = 130
 _LOG = logging.getLogger(__name__)
@@ -94,9 +94,23 @@ def _options(
     level = logging.DEBUG if verbose else logging.WARNING
     logging.basicConfig(
         level=logging.ERROR if process_index() > 0 else level,
-        format="%(message)s",
-        handlers=[RichHandler(console=Console(stderr=True), show_time=False, show_path=False)],
+        handlers=[log_handler()],
     )
+
+
+class _Revealed(logging.Formatter):
+    """Shows the control characters of messages, which quote data: a terminal would obey them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message as text."""
+        return reveal(super().format(record))
+
+
+def log_handler() -> logging.Handler:
+    """Writes messages to stderr."""
+    handler = RichHandler(console=Console(stderr=True), show_time=False, show_path=False)
+    handler.setFormatter(_Revealed("%(message)s"))
+    return handler
 
 
 class _InterruptedByUser(BaseException):

@@ -123,11 +123,11 @@ def _own(path: Path, count: int, model: str, chat_template: str) -> "Workload":
     from multiturn.bench import from_pairs
     from multiturn.bench.worker import RANDOM_MODELS
     from multiturn.jsonl import read_pairs
-    from multiturn.models import load_policy
+    from multiturn.models import ModelSpec, load_tokenizer
     from multiturn.models.load import DEFAULT_MODEL
     from multiturn.tokens import Renderer
     from multiturn.training import render_pairs
 
     name = DEFAULT_MODEL if model in RANDOM_MODELS else model
-    renderer = Renderer(load_policy(name).tokenizer, chat_template=chat_template)
+    renderer = Renderer(load_tokenizer(ModelSpec(name=name)), chat_template=chat_template)
     return from_pairs(path.stem, render_pairs(read_pairs(path)[:count], renderer).rows)

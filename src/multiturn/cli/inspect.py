@@ -37,7 +37,9 @@ def inspect(
     ] = None,
     check_all: Annotated[
         bool,
-        typer.Option("--check-all", help="Look at every row and sum up; exit status 1 if any is refused."),
+        typer.Option(
+            "--check-all", help="Look at every row and sum up; exit status 1 if any is refused or none there."
+        ),
     ] = False,
     objective: Annotated[
         str | None,
@@ -75,6 +77,14 @@ def inspect(
     """
     from multiturn.formats import ReadOptions, RecordReader
 
+    if objective == "sft" and weighting is not None:
+        raise ConfigError(
+            "--weighting has no effect on sft, which weighs every turn 1; leave one of them out"
+        )
+    if check_all and (row, row_id, side) != (None, None, None):
+        raise ConfigError("--check-all looks at every row; leave --row, --id and --side out")
+    if row is not None and row_id is not None:
+        raise ConfigError("--row and --id name one row each; give one of them")
     given = ReadOptions(source=given_format, split=dataset_split, skip_bad=True)
     reader = RecordReader(file, given)
     item = None if check_all else _find(reader, row, row_id)
@@ -82,6 +92,7 @@ def inspect(
         model,
         chat_template,
         objective=_objective(objective, item),
+        sides="chosen" if objective == "sft" else "both",
         weighting=weighting,
         gamma=gamma,
         max_length=max_length,
@@ -107,6 +118,7 @@ def _inspector(
     chat_template: str,
     *,
     objective: str,
+    sides: Literal["both", "chosen"],
     weighting: str | None,
     gamma: float,
     max_length: int | None,
@@ -125,6 +137,7 @@ def _inspector(
         tokenizer,
         Renderer(tokenizer, chat_template=chat_template),
         weighting=rule,
+        sides=sides,
         gamma=gamma,
         max_length=model_facts(model).context if max_length is None else max_length,
         overlong=overlong,
@@ -147,18 +160,23 @@ def _find(reader: "RecordReader", number: int | None, row_id: str | None) -> "Tr
     if number is None or number > last:
         wanted = "usable one" if number is None else f"row {number}"
         raise ConfigError(f"{reader.path} has {reader.rows} rows and no {wanted}; --check-all says more")
-    raise ConfigError(f"row {number} of {reader.path} is unusable; --check-all says why")
+    raise ConfigError(
+        f"row {number} of {reader.path} is no usable row (a header or a blank line is none); "
+        "--check-all names the unusable ones"
+    )
 
 
 def _one_side(row: "InspectedRow", name: str) -> "InspectedRow":
     """A pair with one of its sides.
 
     Raises:
-        ConfigError: It is a trajectory.
+        ConfigError: It is a trajectory, or the side is not learned from.
     """
     sides = tuple(side for side in row.sides if side.name == name)
     if not sides:
-        raise ConfigError("--side is for pairs, and this row is a trajectory; leave it out")
+        has = " and ".join(side.name for side in row.sides if side.name)
+        why = f"this row has the {has} side alone" if has else "this row is a trajectory"
+        raise ConfigError(f"--side: there is no {name} side, since {why}; leave it out")
     return dataclasses.replace(row, sides=sides)
 
 

@@ -55,7 +55,9 @@ Model: TypeAlias = Annotated[
     str, typer.Option("--model", "-m", help="smollm2-135m-instruct, a folder, or a model hub id.")
 ]
 Output: TypeAlias = Annotated[Path, typer.Option("--output", "-o", help="Where the result goes.")]
-Seed: TypeAlias = Annotated[int, typer.Option(min=0, help="Seeds sampling, data order and dropout.")]
+Seed: TypeAlias = Annotated[
+    int, typer.Option(min=0, max=2**32 - 1, help="Seeds sampling, data order and dropout.")
+]
 Precision: TypeAlias = Annotated[
     str,
     typer.Option(help="bf16 (autocast, weights stay float32) or fp32.", callback=_known_precision),
@@ -95,7 +97,11 @@ TurnLimit: TypeAlias = Annotated[
     typer.Option(min=1, help="End episodes after so many turns; the environment's own limit without it."),
 ]
 Template: TypeAlias = Annotated[
-    str, typer.Option(help="model (the tokenizer's own), compact (few markup tokens), or a Jinja file.")
+    str,
+    typer.Option(
+        help="model (the tokenizer's own), compact (few markup tokens), a variant such as qwen3-training "
+        "(docs/templates.md), or a Jinja file."
+    ),
 ]
 Format: TypeAlias = Annotated[str, typer.Option("--format", help="react or action.")]
 Slots: TypeAlias = Annotated[int, typer.Option(min=1, help="Conversations decoded side by side.")]

@@ -14,9 +14,9 @@ def report(
     score_pairs: Annotated[
         int | None,
         typer.Option(
-            min=0,
-            help="Score the turns of so many pairs with the run's models first; without it, the scores that "
-            "are there are shown.",
+            min=1,
+            help="Score the turns of so many pairs (60,000 tokens at most) with the run's models first; "
+            "without it, the scores that are there are shown.",
         ),
     ] = None,
 ) -> None:

@@ -41,6 +41,7 @@ def sft(
     from multiturn.pairs.selection import reaches
     from multiturn.pipeline.train_settings import SftSettings
     from multiturn.pipeline.trainings import train_on_demonstrations
+    from multiturn.progress import tell
     from multiturn.trajectory import Outcome
 
     settings = options.settings_from(
@@ -61,9 +62,18 @@ def sft(
             "better ones",
             path=trajectories,
         )
+    used = good[: settings.tasks]
+    left_out = {
+        "ended by an error of the environment": len(read) - len(whole),
+        f"with a return below {min_reward:g} (--min-reward)": len(whole) - len(good),
+        "beyond the number asked for (tasks)": len(good) - len(used),
+    }
+    if any(left_out.values()):
+        why = ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count)
+        tell(f"{trajectories}: {len(used)} of {len(read)} are learned from; left out: {why}")
     train_on_demonstrations(
         model,
-        good[: settings.tasks],
+        used,
         settings=settings,
         prompt=options.prompt_settings(chat_template, "react", "none"),
         precision=precision,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import torch
 
 from multiturn.errors import DataError
 from multiturn.tokens import NO_TURN, Overlong
 from multiturn.training.data import DataReport, render_pairs, render_trajectories
+from multiturn.training.rows import chosen_row
 from multiturn.trajectory import PreferencePair
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from multiturn.objective import Weighting
     from multiturn.tokens import Rendered, Renderer
+    from multiturn.training.rows import Rows
     from multiturn.trajectory import Trajectory
 
 __all__ = ["InspectedRow", "InspectedSide", "InspectedToken", "Inspector", "LeftOutError", "token_texts"]
@@ -99,6 +101,7 @@ class Inspector:
         tokenizer: The model's tokenizer.
         renderer: Turns conversations into tokens, with the chat template of the training.
         weighting: The weight of each turn; None weighs every turn 1, as SFT does.
+        sides: What is learned from of a pair: ``both`` sides, or the ``chosen`` one, as SFT does.
         gamma: The discount that the weighting is given, in [0, 1].
         max_length: Tokens of a conversation at most; None sets no limit.
         overlong: What becomes of longer ones.
@@ -110,6 +113,7 @@ class Inspector:
         renderer: Renderer,
         *,
         weighting: Weighting | None = None,
+        sides: Literal["both", "chosen"] = "both",
         gamma: float = 1.0,
         max_length: int | None = None,
         overlong: Overlong = "error",
@@ -117,6 +121,7 @@ class Inspector:
         self._tokenizer = tokenizer
         self._renderer = renderer
         self._weighting = weighting
+        self._sides = sides
         self._gamma = gamma
         self._max_length = max_length
         self._overlong = overlong
@@ -153,7 +158,7 @@ class Inspector:
             DataError: Training would refuse the row; the message says why.
         """
         sequences, cut = self.render(item)
-        names = ("chosen", "rejected") if len(sequences) == 2 else ("",)
+        names = ("chosen", "rejected")[: len(sequences)] if isinstance(item, PreferencePair) else ("",)
         shared = _common(sequences[0].token_ids, sequences[-1].token_ids) if len(sequences) == 2 else 0
         return InspectedRow(
             id=item.id or "row",
@@ -167,10 +172,11 @@ class Inspector:
         self, item: Trajectory | PreferencePair, max_length: int | None
     ) -> tuple[tuple[Rendered, ...] | None, DataReport]:
         """What training makes of a row: the sequences, None where it is left out, and its report."""
-        if isinstance(item, PreferencePair):
+        if isinstance(item, PreferencePair) and self._sides == "both":
             pairs = render_pairs([item], self._renderer, max_length=max_length, overlong=self._overlong)
             return (pairs.rows[0].sequences if pairs.rows else None), pairs.report
-        rows = render_trajectories([item], self._renderer, max_length=max_length, overlong=self._overlong)
+        learned: Rows = [chosen_row(item)] if isinstance(item, PreferencePair) else [item]
+        rows = render_trajectories(learned, self._renderer, max_length=max_length, overlong=self._overlong)
         return (rows.rows[0].sequences if rows.rows else None), rows.report
 
     def _side(self, name: str, rendered: Rendered, shared: int, *, was_cut: bool) -> InspectedSide:

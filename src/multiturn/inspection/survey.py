@@ -149,7 +149,7 @@ def survey(reader: RecordReader, inspector: Inspector) -> Survey:
             except LeftOutError as error:
                 found.left_out[str(error)] = found.left_out.get(str(error), 0) + 1
             except MultiturnError as error:
-                _note(found, reader, error)
+                _note(found, reader, item.id, error)
             else:
                 found.usable += 1
                 found.cut += sum(cut)
@@ -165,12 +165,12 @@ def survey(reader: RecordReader, inspector: Inspector) -> Survey:
     return found
 
 
-def _note(found: Survey, reader: RecordReader, error: MultiturnError) -> None:
+def _note(found: Survey, reader: RecordReader, row_id: str, error: MultiturnError) -> None:
     """Count a row that training would not take, with others of the same reason."""
     message = str(error)
     row = reader.row
     # The row's own name stands first, and numbers differ from row to row.
-    reason = _NUMBERS.sub("N", message.split(": ", 1)[-1])
+    reason = _NUMBERS.sub("N", message.removeprefix(row_id).lstrip(",: "))
     known = found.problems.get(reason)
     if known is None:
         example = message if row is None else str(row.error(message, reader.path))

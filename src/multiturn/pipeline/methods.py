@@ -47,7 +47,7 @@ KINDS: Final = (PREFERENCE, RFT, BEST_OF_N)
 
 
 class RftSettings(SftSettings):
-    """Rejection fine-tuning: SFT on demonstrations and on exploration's successes together.
+    """Rejection fine-tuning (M27): SFT on demonstrations and on exploration's successes together.
 
     What is not said is as in ``sft``.
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from multiturn.tokens import Layout, Rendered
     from multiturn.trajectory import PreferencePair
 
-__all__ = ["PAIRS_SCORED", "read_pair_scores", "score_pairs", "spread"]
+__all__ = ["PAIRS_SCORED", "models_without_weights", "read_pair_scores", "score_pairs", "spread"]
 
 PAIRS_SCORED: Final = 40
 """Pairs whose turns are scored, where no other number is asked for."""
@@ -68,10 +68,8 @@ def score_pairs(config: Config, directory: RunDirectory, *, limit: int = PAIRS_S
     Raises:
         DataError: There are no pairs, or one is not usable.
     """
-    on_pairs = config.of_kind(PREFERENCE)
-    there = [name for name in (SFT, *on_pairs) if list(directory.model(name).glob(_WEIGHTS))]
-    missing = [name for name in (SFT, *on_pairs) if name not in there]
-    methods = [name for name in on_pairs if name in there] if SFT in there else []
+    missing = models_without_weights(config, directory)
+    methods = [name for name in config.of_kind(PREFERENCE) if not {SFT, name} & set(missing)]
     entries = _score(config, directory, methods, limit) if methods and limit > 0 else []
     record = {"schema": _SCHEMA, "precision": config.precision, "pairs": entries}
     with whole_file(directory.pair_scores, errors="backslashreplace") as file:
@@ -80,6 +78,12 @@ def score_pairs(config: Config, directory: RunDirectory, *, limit: int = PAIRS_S
     if missing:
         says += f" (no model of {', '.join(missing)})"
     return {"says": says, "pairs": len(entries), "missing": missing}
+
+
+def models_without_weights(config: Config, directory: RunDirectory) -> list[str]:
+    """The policies that the scores need and whose weights are not in the run's folder."""
+    needed = (SFT, *config.of_kind(PREFERENCE))
+    return [name for name in needed if not list(directory.model(name).glob(_WEIGHTS))]
 
 
 def read_pair_scores(path: Path, pairs: Sequence[PreferencePair]) -> dict[int, dict[str, Any]]:

@@ -17,7 +17,7 @@ from multiturn.pipeline.evaluations import evaluated
 from multiturn.pipeline.load import validated
 from multiturn.pipeline.manifest import Manifest, write_json
 from multiturn.pipeline.methods import BEST_OF_N, PREFERENCE, RFT, SFT, MethodRound
-from multiturn.pipeline.pair_scores import read_pair_scores, score_pairs
+from multiturn.pipeline.pair_scores import models_without_weights, read_pair_scores, score_pairs
 from multiturn.pipeline.rounds import describe_rounds, left_out_warnings, reached
 from multiturn.pipeline.run_directory import RunDirectory
 from multiturn.reports.html import write_report
@@ -115,7 +115,8 @@ def rebuild_report(root: Path, *, score: int | None = None) -> RunDirectory:
         score: Score the turns of so many pairs first; None takes the scores that are there.
 
     Raises:
-        RunStateError: The folder holds no run, or one whose stages are not all done.
+        RunStateError: The folder holds no run, or one whose stages are not all done; or weights are gone that
+            the scores need.
     """
     directory = RunDirectory(root)
     if not directory.manifest.is_file():
@@ -132,6 +133,12 @@ def rebuild_report(root: Path, *, score: int | None = None) -> RunDirectory:
             "run it again with its configuration first"
         )
     if score is not None:
+        gone = models_without_weights(config, directory)
+        if gone:
+            raise RunStateError(
+                f"{root}: pairs cannot be scored, the weights of {', '.join(gone)} are gone; leave "
+                "--score-pairs out, and the scores that are there are shown"
+            )
         score_pairs(config, directory, limit=score)
     build_report(config, directory, manifest)
     return directory

@@ -14,6 +14,7 @@ from multiturn.models.quantized import require_quantization
 from multiturn.pipeline.operations import load_model
 from multiturn.training.config import DMPOConfig, SFTConfig
 from multiturn.training.preference import DMPOTrainer, train_preference
+from multiturn.training.rows import chosen_row
 from multiturn.training.sft import SFTTrainer, train_sft
 from multiturn.training.trackers import require_trackers
 
@@ -123,7 +124,9 @@ def train_on_pairs(
     adapter = _peft_config(settings.lora)
     if settings.objective == "sft":
         control = SFTConfig(**common)
-        return train_sft(_policy(model, settings.lora), _chosen_sides(pairs), control, peft_config=adapter)
+        return train_sft(
+            _policy(model, settings.lora), [chosen_row(pair) for pair in pairs], control, peft_config=adapter
+        )
     arguments = _preference_config(settings, common, reference_cache)
     return train_preference(_policy(model, settings.lora), pairs, arguments, peft_config=adapter)
 
@@ -209,14 +212,6 @@ def _preference_config(
         reference=settings.reference,
         reference_cache=None if reference_cache is None else str(reference_cache),
     )
-
-
-def _chosen_sides(pairs: Sequence[PreferencePair]) -> list[dict[str, Any]]:
-    """Rows for SFT that score what pairwise training scores of the chosen side, once for each pair."""
-    return [
-        {"id": pair.id, "prompt": pair.prompt, "completion": pair.chosen, "tools": pair.tools}
-        for pair in pairs
-    ]
 
 
 def _policy(model: str | Mapping[str, Any], lora: LoraSettings | None) -> Policy:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import TYPE_CHECKING, Any, Final
 
 from multiturn.reports.untrusted import clip
+from multiturn.reports.viewer import message_text
 from multiturn.reports.words import label
 
 if TYPE_CHECKING:
@@ -206,10 +206,16 @@ def _pair_example(pair: PreferencePair) -> Example:
         )
     return Example(
         title=pair.id,
-        why="the rollout beat the expert" if pair.info.get("swapped") else "the expert beat the rollout",
+        why=_why(pair),
         prompt=tuple(_said(message, _MAX_PROMPT) for message in pair.prompt),
         episodes=tuple(sides),
     )
+
+
+def _why(pair: PreferencePair) -> str:
+    if "strategy" in pair.info:  # both sides may be anybody's
+        return "the one with the higher reward is chosen"
+    return "the rollout beat the expert" if pair.info.get("swapped") else "the expert beat the rollout"
 
 
 def _turns(count: int) -> str:
@@ -224,9 +230,5 @@ def _shown(messages: Sequence[Message]) -> tuple[tuple[Said, ...], int]:
 
 
 def _said(message: Message, limit: int) -> Said:
-    text = message.content
-    if message.tool_calls:
-        calls = "\n".join(json.dumps(dict(call), default=str) for call in message.tool_calls)
-        text = f"{text}\n{calls}" if text else calls
-    shown, more = clip(text, limit)
+    shown, more = clip(message_text(message), limit)
     return Said(role=message.role, text=shown, more=more)

@@ -25,6 +25,7 @@ The schema (an *interval* is ``{mean, low, high, level, method, tasks, types}``,
                         better, equal, worse, sign_test,
                         by_type: {type: interval}, differences: {task: difference}}]}}
     pairs           null or {counts: {rollouts, pairs, swapped, noisy_kept, tasks}, dropped: {reason: count},
+                      within_tasks: whether a task's trajectories are paired with one another, whoever's,
                       num_turns: {chosen|rejected: {mean, median, max}},
                       turn_counts: {chosen|rejected: [[turns, pairs], ...]}}
     rounds          [{name, method, round, counts, dropped}] of methods' second and later rounds
@@ -156,6 +157,7 @@ def describe_pairs(
     return {
         "counts": dict(counts),
         "dropped": dict(dropped),
+        "within_tasks": any("strategy" in pair.info for pair in pairs),
         "num_turns": {
             side: {
                 "mean": statistics.fmean(found),

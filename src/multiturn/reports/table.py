@@ -46,7 +46,7 @@ def format_table(summary: Mapping[str, Any]) -> Table:
         for name, method in results["methods"].items():
             if method.get("samples"):
                 where = f"{split}: " if several else ""
-                caption += f"\n{_plain(where + oracle_note(name, method['samples']))}"
+                caption += f"\n{reveal(where + oracle_note(name, method['samples']))}"
     table = Table(
         box=box.SIMPLE_HEAD,
         padding=0,
@@ -58,15 +58,15 @@ def format_table(summary: Mapping[str, Any]) -> Table:
     for heading in ("average\nreward", "success", "turns", "invalid\nactions"):
         table.add_column(heading, justify="right", no_wrap=True)
     if compared:
-        against = Text(f"against\n{_plain(label(summary['baseline']))}")
+        against = Text(f"against\n{reveal(label(summary['baseline']))}")
         table.add_column(against, justify="right", no_wrap=True)
         table.add_column("better/\nequal/\nworse", justify="right", no_wrap=True)
     for split, results in summary["splits"].items():
         if several:
-            table.add_row(Text(_plain(split), style="bold"))
+            table.add_row(Text(reveal(split), style="bold"))
         for name in summary["methods"]:
             if name in results["methods"]:
-                cells = [Text(_plain(label(name))), *_figures(results["methods"][name])]
+                cells = [Text(reveal(label(name))), *_figures(results["methods"][name])]
                 if compared:
                     cells += _against_baseline(name, summary["baseline"], results)
                 table.add_row(*cells)
@@ -98,8 +98,3 @@ def _against_baseline(name: str, baseline: str, results: Mapping[str, Any]) -> l
 
 def _two_lines(figure: str, interval: str, *, style: str = "") -> Text:
     return Text.assemble((figure, style or "bold"), "\n", (interval, "dim"))
-
-
-def _plain(text: str) -> str:
-    """A name without control characters, which a terminal would obey."""
-    return reveal(text)

@@ -42,10 +42,12 @@ def signed(value: float, digits: int = 3) -> str:
 
 
 def percent(value: float) -> str:
-    """A share as whole per cents; with one decimal where that would say 0% or 100% and not mean it."""
+    """A share as whole per cents; more exactly where that would say 0% or 100% and not mean it."""
     rough = f"{100 * value:.0f}%"
-    exact = value in {0.0, 1.0} or rough not in {"0%", "100%"}
-    return rough if exact else f"{100 * value:.1f}%"
+    if value in {0.0, 1.0} or rough not in {"0%", "100%"}:
+        return rough
+    fine = f"{100 * value:.1f}%"
+    return {"0.0%": "<0.1%", "100.0%": ">99.9%"}.get(fine, fine)
 
 
 def interval_text(interval: Mapping[str, Any], digits: int = 3) -> str:

@@ -1,4 +1,4 @@
-"""Many conversations as one sequence without padding, in which what they share stands once.
+"""Many conversations as one sequence without padding, in which what they share stands once (M16).
 
 The conversations of a micro-batch are merged by their longest common prefixes of token ids into a forest. Its
 segments (runs of tokens without a branch) are laid out one after another, parents before children, so that

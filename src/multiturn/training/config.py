@@ -35,8 +35,8 @@ class TurnTrainingArguments(TrainingArguments):
         max_length: Tokens in a conversation at most; None takes the model's own limit.
         overlong: What happens to a longer conversation: ``"error"``, ``"drop"`` (its row is left out, counted
             and named) or ``"cut"`` (after the last turn that fits; the number of turns is what is left).
-        chat_template: ``"model"`` (the tokenizer's own), ``"compact"`` (few markup tokens) or the path of a
-            Jinja file.
+        chat_template: ``"model"`` (the tokenizer's own), ``"compact"`` (few markup tokens), a variant such as
+            ``"qwen3-training"`` (``docs/templates.md``) or the path of a Jinja file.
         layout: How the conversations of a forward pass are laid out. ``"forest"``: as one sequence without
             padding in which shared prefixes stand once (both sides of a pair, pairs of a task, a common
             system prompt); ``"packed"``: one after another without sharing; ``"padded"``: as rows padded to
@@ -106,7 +106,8 @@ class TurnTrainingArguments(TrainingArguments):
             raise ConfigError(f"overlong is {self.overlong!r}; use one of {', '.join(OVERLONG)}")
         if not isinstance(self.chat_template, str) or not self.chat_template:
             raise ConfigError(
-                f"chat_template is {self.chat_template!r}; use 'model', 'compact' or the path of a Jinja file"
+                f"chat_template is {self.chat_template!r}; use 'model', 'compact', a variant such as "
+                "'qwen3-training', or the path of a Jinja file"
             )
         if self.layout not in LAYOUTS:
             raise ConfigError(f"layout is {self.layout!r}; use one of {', '.join(LAYOUTS)}")

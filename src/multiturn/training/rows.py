@@ -10,7 +10,7 @@ from multiturn.errors import DataError
 from multiturn.fields import objects
 from multiturn.trajectory import Message, PreferencePair, Trajectory
 
-__all__ = ["Conversation", "Row", "Rows", "read_pair", "read_trajectory"]
+__all__ = ["Conversation", "Row", "Rows", "chosen_row", "read_pair", "read_trajectory"]
 
 Rows: TypeAlias = "Sequence[Mapping[str, Any]] | Sequence[Trajectory] | Sequence[PreferencePair]"
 """A list of rows, or a `datasets.Dataset` of them."""
@@ -77,6 +77,11 @@ def read_pair(row: object, index: int) -> Row:
             for name, side in (("chosen", pair.chosen), ("rejected", pair.rejected))
         ),
     )
+
+
+def chosen_row(pair: PreferencePair) -> dict[str, Any]:
+    """A row for SFT that scores what pairwise training scores of a pair's chosen side."""
+    return {"id": pair.id, "prompt": pair.prompt, "completion": pair.chosen, "tools": pair.tools}
 
 
 def read_trajectory(row: object, index: int) -> Row:
