@@ -70,11 +70,12 @@ class TestEqualToTheFamily:
 
 
 class TestForTheirFamilyOnly:
-    @pytest.mark.parametrize("name", [n for n, variant in VARIANTS.items() if variant.tokens])
+    @pytest.mark.parametrize("name", VARIANTS)
     def test_a_tokenizer_without_the_tokens(self, name: str) -> None:
         """Their text would become ordinary words, which the model never saw in that place."""
+        other = chatml() if name in {"llama-2-training", "mistral-training"} else mistral()
         with pytest.raises(ConfigError, match="has no such token: the model is of another family"):
-            Renderer(mistral(), chat_template=name)
+            Renderer(other, chat_template=name)
 
     def test_a_misspelt_name(self) -> None:
         with pytest.raises(ConfigError, match="did you mean 'qwen3-training'"):
@@ -152,3 +153,11 @@ def test_the_bracket_of_mistral_takes_a_blank_where_it_is_text() -> None:
     ask = [user("go")]
     assert texts("Mistral v0.1, v0.2", ask, "mistral-training", prompt=True).endswith("go [/INST]")
     assert texts("Mistral v0.3", ask, "mistral-training", prompt=True).endswith("go[/INST]")
+
+
+def test_results_have_a_place_of_their_own_where_mistral_has_tokens_for_it() -> None:
+    talk = [user("go"), assistant("ls"), Message(role="tool", content="a.txt"), assistant("ok")]
+    assert "[INST] a.txt [/INST]" in texts("Mistral v0.1, v0.2", talk, "mistral-training")
+    written = texts("Mistral v0.3", talk, "mistral-training")
+    assert "[TOOL_RESULTS]" in written
+    assert '{"content": "a.txt"}[/TOOL_RESULTS]' in written

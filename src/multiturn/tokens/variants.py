@@ -40,15 +40,18 @@ class Variant:
 
 _DEEPSEEK = ("<\uff5cUser\uff5c>", "<\uff5cAssistant\uff5c>")
 _LLAMA_3 = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+_SENTENCE = ("<s>", "</s>")
 _PHI_3 = ("<|user|>", "<|assistant|>", "<|end|>")
 
 VARIANTS: Final[Mapping[str, Variant]] = MappingProxyType(
     {
         "deepseek-training": Variant(marks=_DEEPSEEK, tokens=_DEEPSEEK),
         "gemma-training": Variant(marks=("<start_of_turn>",), tokens=("<start_of_turn>", "<end_of_turn>")),
-        "llama-2-training": Variant(marks=("<<SYS>>",)),
+        "llama-2-training": Variant(marks=("<<SYS>>",), tokens=_SENTENCE),
         "llama-3-training": Variant(marks=("<|start_header_id|>",), tokens=_LLAMA_3, tools=True),
-        "mistral-training": Variant(marks=("[INST]",), foreign=("[SYSTEM_PROMPT]", "<<SYS>>"), tools=True),
+        "mistral-training": Variant(
+            marks=("[INST]",), foreign=("[SYSTEM_PROMPT]", "<<SYS>>"), tokens=_SENTENCE, tools=True
+        ),
         "phi-3-training": Variant(marks=("<|assistant|>", "<|end|>"), tokens=_PHI_3),
         "qwen3-training": Variant(
             # Later Qwens and Nemotron write calls as XML, LFM2 begins with a token of its own.
@@ -82,9 +85,10 @@ def variant_source(name: str, tokenizer: PreTrainedTokenizerBase) -> str:
         )
     text = _text(name)
     if name == "mistral-training":
-        # From v0.3 on the bracket is a token of its own and takes no blank; before, it is text.
-        blank = "" if "[/INST]" in known else " "
-        text = f"{{%- set blank = '{blank}' -%}}\n{text}"
+        # From v0.3 on the brackets are tokens of their own and take no blank, and results have others. Before
+        # that they are text, and results stand where the user's words do.
+        own = str("[/INST]" in known).lower()
+        text = f"{{%- set own_tokens = {own} -%}}\n{text}"
     return text
 
 
