@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import signal
 import time
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 import torch
@@ -15,15 +16,16 @@ from model_samples import adapted, conversation, conversations, llama, single
 from peft import LoraConfig
 
 from multiturn.errors import ConfigError
-from multiturn.models import reference
+from multiturn.models import reference, reference_cache
 from multiturn.models.logps import turn_logps
 from multiturn.models.modes import adapter_off
 from multiturn.models.policy import weights_fingerprint
-from multiturn.models.reference import (
+from multiturn.models.reference import reference_turn_logps
+from multiturn.models.reference_cache import (
     ReferenceCache,
+    architecture_of,
     conversation_key,
     precision_of,
-    reference_turn_logps,
 )
 from multiturn.tokens.padded import collate
 
@@ -58,6 +60,7 @@ def test_what_is_put_comes_back(tmp_path: Path) -> None:
     "other",
     [
         {"fingerprint": "others"},
+        {"architecture": "other"},
         {"precision": "bfloat16"},
         {"precision": "float32+bfloat16"},
         {"attention": "eager"},
@@ -159,6 +162,35 @@ def test_processes_share_a_folder(tmp_path: Path) -> None:
 def test_a_wrong_number_of_sums_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="for a conversation of 3 turns"):
         ReferenceCache(tmp_path, "weights").put({ROWS[0]: torch.zeros(2)})
+
+
+def test_what_cannot_be_read_today_is_not_thrown_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No permission, or a disk that fails for a moment, is not damage."""
+    ReferenceCache(tmp_path, "weights").put(SUMS)
+
+    def refused(*_: object, **__: object) -> NoReturn:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(reference_cache, "safe_open", refused)
+        with pytest.raises(ConfigError, match=r"cannot be used .*Permission denied"):
+            ReferenceCache(tmp_path, "weights")
+    assert len(ReferenceCache(tmp_path, "weights")) == 4
+
+
+def test_an_architecture_is_what_the_same_weights_compute_with() -> None:
+    model = llama()
+    same = architecture_of(model)
+    model.config.use_cache = not model.config.use_cache
+    model.config.name_or_path = "elsewhere"
+    model.config.pad_token_id = 3
+    assert architecture_of(model) == same
+    model.config.rope_parameters = {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}
+    stretched = architecture_of(model)
+    model.config.rope_parameters = {**model.config.rope_parameters, "factor": 4.0}
+    assert len({same, stretched, architecture_of(model)}) == 3
 
 
 def test_an_unusable_folder(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from transformers import TrainerCallback
 
 from multiturn.launch import process_count, process_index
 from multiturn.models import reference
+from multiturn.models.reference_cache import conversation_key
 from multiturn.training import DMPOConfig, DMPOTrainer, SFTConfig, SFTTrainer
 from multiturn.training.run import train_to_end
 
@@ -213,7 +214,7 @@ def count_reference(patch: pytest.MonkeyPatch) -> list[str]:
     compute = reference._compute
 
     def counting(model: Any, rows: Sequence[Rendered], *args: Any) -> Any:
-        scored.extend(reference.conversation_key(row) for row in rows)
+        scored.extend(conversation_key(row) for row in rows)
         return compute(model, rows, *args)
 
     patch.setattr(reference, "_compute", counting)

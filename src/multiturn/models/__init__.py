@@ -6,7 +6,8 @@ from multiturn.models.load import ModelSpec, load_policy, load_tokenizer, scratc
 from multiturn.models.logps import Head, turn_logps
 from multiturn.models.modes import adapter_off, evaluating, recomputing
 from multiturn.models.policy import Policy, save_policy, weights_fingerprint
-from multiturn.models.reference import ReferenceCache, reference_turn_logps
+from multiturn.models.reference import reference_turn_logps
+from multiturn.models.reference_cache import ReferenceCache
 
 __all__ = [
     "Head",

@@ -11,7 +11,7 @@ from typing_extensions import override
 from multiturn.files import whole_file
 from multiturn.models.policy import CARD, as_trained
 from multiturn.models.quiet import quiet
-from multiturn.models.reference import precision_of
+from multiturn.models.reference_cache import precision_of
 from multiturn.models.wrapped import bare_model
 from multiturn.training.checkpoints import STATE_FILE, checkpoint_to_resume
 from multiturn.training.data import DataReport, RenderedRows
