@@ -105,6 +105,25 @@ def test_an_environment_option_that_is_none(capsys: pytest.CaptureFixture[str]) 
     assert "--env-option 'size': write it as key=value" in said
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["rollout", *HOUSEHOLD, "--output", "x.jsonl", "--top-p", "0.9"],
+            "--top-p has no effect without --model",
+        ),
+        (["bench", "--count", "4"], "--count has no effect without --pairs"),
+        (["bench", "--chat-template", "compact"], "--chat-template has no effect without --pairs"),
+    ],
+)
+def test_an_option_without_effect(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    code, error = fails(capsys, *arguments)
+    assert code == 2
+    assert said in error
+
+
 @pytest.mark.parametrize("output", ["folder", "a.txt/x.jsonl"])
 def test_an_output_that_cannot_be_written(capsys: pytest.CaptureFixture[str], output: str) -> None:
     Path("folder").mkdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,7 +21,13 @@ from multiturn.models import (
     scratch_policy,
     weights_fingerprint,
 )
-from multiturn.models.quantized import is_quantized, merged, quantized_options, require_quantization
+from multiturn.models.quantized import (
+    is_quantized,
+    merged,
+    quantization_of,
+    quantized_options,
+    require_quantization,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -129,6 +136,17 @@ def test_plain_models_are_merged_as_ever() -> None:
     model = scratch_policy().model
     assert not is_quantized(model)
     assert merged(model) is model
+
+
+@pytest.mark.parametrize(
+    "settings", [{"bnb_4bit_quant_type": "fp4"}, SimpleNamespace(bnb_4bit_quant_type="fp4")]
+)
+def test_which_4_bits_they_are(settings: Any) -> None:
+    model: Any = nn.Linear(1, 1)
+    model.config = SimpleNamespace(quantization_config=settings)
+    assert quantization_of(model) is None
+    model.is_loaded_in_4bit = True
+    assert quantization_of(model) == "fp4"
 
 
 @pytest.mark.usefixtures("bitsandbytes")

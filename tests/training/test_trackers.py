@@ -125,6 +125,16 @@ class TestNames:
             require_trackers(["tensorboard"])
         require_trackers(["kubeflow"])  # is no package
 
+    def test_a_folder_of_that_name_is_no_package(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """Trackers leave folders of their own name where they ran."""
+        (tmp_path / "swanlab").mkdir()
+        monkeypatch.syspath_prepend(tmp_path)
+        assert importlib.util.find_spec("swanlab") is not None
+        with pytest.raises(ConfigError, match="run: pip install swanlab"):
+            require_trackers(["swanlab"])
+
     def test_none_by_default(self, tmp_path: Path) -> None:
         assert DMPOConfig(output_dir=str(tmp_path)).report_to == []
         assert SFTConfig(output_dir=str(tmp_path), report_to=None).report_to == []

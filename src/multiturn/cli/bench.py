@@ -15,6 +15,7 @@ __all__ = ["bench"]
 
 
 def bench(
+    context: typer.Context,
     workloads: Annotated[
         list[str] | None,
         typer.Option(
@@ -79,6 +80,8 @@ def bench(
 
     if pairs is not None and workloads:
         raise ConfigError("--pairs takes the place of --workload; give one of them")
+    if pairs is None:
+        options.refuse_given(context, ("count", "chat_template"), without="--pairs")
     if output is not None and not output.name:
         raise ConfigError(f"--output {output}: is a folder; give the beginning of a file's name")
     if variants is None:

@@ -32,6 +32,7 @@ __all__ = [
     "TurnLimit",
     "environment_settings",
     "prompt_settings",
+    "refuse_given",
     "settings_from",
 ]
 
@@ -128,6 +129,25 @@ def settings_from(
     for override in overrides or ():
         options.pop(assign(content, override)[0], None)
     return validated(section, content, where="--set", elsewhere=options)
+
+
+def refuse_given(context: typer.Context, names: Sequence[str], *, without: str) -> None:
+    """Refuse options that were given on the command line and would have no effect.
+
+    Args:
+        context: The command's.
+        names: What the options' parameters are called.
+        without: What is not there that they have an effect on, for example ``"--pairs"``.
+
+    Raises:
+        ConfigError: One of them was given.
+    """
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name in names and source is not None and source.name == "COMMANDLINE":
+            raise ConfigError(
+                f"{parameter.opts[0]} has no effect without {without}; leave it out, or add that"
+            )
 
 
 def environment_settings(

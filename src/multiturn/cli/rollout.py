@@ -10,6 +10,7 @@ __all__ = ["rollout"]
 
 
 def rollout(  # noqa: PLR0913 - one parameter for each option
+    context: typer.Context,
     *,
     env: options.EnvName,
     output: options.Output,
@@ -55,6 +56,9 @@ def rollout(  # noqa: PLR0913 - one parameter for each option
     from multiturn.pipeline import operations
     from multiturn.pipeline.config import ExploreSettings
 
+    if model is None and server is None:
+        by_a_model = ("temperature", "top_p", "slots", "max_new_tokens")
+        options.refuse_given(context, by_a_model, without="--model or --server (the expert plays)")
     environment = options.environment_settings(env, env_options, max_turns, ray)
     prompt = options.prompt_settings(chat_template, action_format, instructions)
     jobs = operations.jobs_for(operations.list_tasks(environment, split, tasks), samples=samples)

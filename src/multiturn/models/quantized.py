@@ -25,6 +25,7 @@ __all__ = [
     "Quantization",
     "is_quantized",
     "merged",
+    "quantization_of",
     "quantized_options",
     "require_quantization",
 ]
@@ -92,6 +93,21 @@ def is_quantized(model: nn.Module) -> bool:
     """Whether a model's weights, possibly under an adapter, are in 4 bits."""
     inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     return bool(getattr(inner, "is_loaded_in_4bit", False))
+
+
+def quantization_of(model: nn.Module) -> str | None:
+    """What the 4 bits of a model's weights, possibly under an adapter, are: ``"nf4"`` or ``"fp4"``.
+
+    None where they are not in 4 bits.
+    """
+    if not is_quantized(model):
+        return None
+    inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    settings: Any = inner.config.quantization_config
+    kind: str = (
+        settings["bnb_4bit_quant_type"] if isinstance(settings, dict) else settings.bnb_4bit_quant_type
+    )
+    return kind
 
 
 def merged(model: PreTrainedModel | PeftModel) -> PreTrainedModel:

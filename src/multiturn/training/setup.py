@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, PreTrainedModel, set_seed
 
 from multiturn.errors import ConfigError
 from multiturn.models import load_policy
-from multiturn.models.quantized import is_quantized, merged
+from multiturn.models.quantized import is_quantized, merged, quantization_of
 from multiturn.models.wrapped import bare_model
 from multiturn.tokens import Renderer
 from multiturn.training.data import RenderedRows
@@ -161,7 +161,8 @@ def adapter_settings(model: Any) -> dict[str, Json]:
         return {}
     config: Any = model.peft_config[model.active_adapter]
     kind = str(getattr(config.peft_type, "value", config.peft_type))
-    settings: dict[str, Json] = {"adapter": f"{kind} on 4 bits (NF4)" if is_quantized(model) else kind}
+    bits = quantization_of(model)
+    settings: dict[str, Json] = {"adapter": kind if bits is None else f"{kind} on 4 bits ({bits.upper()})"}
     for name, field in (("rank", "r"), ("alpha", "lora_alpha"), ("dropout", "lora_dropout")):
         if hasattr(config, field):
             settings[f"adapter's {name}"] = getattr(config, field)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -91,7 +92,7 @@ def require_trackers(names: Iterable[str]) -> None:
     """
     for name in names:
         modules, package = TRACKERS.get(name, ((), ""))
-        if not modules or any(importlib.util.find_spec(module) is not None for module in modules):
+        if not modules or any(_installed(module, package) for module in modules):
             continue
         if name in IN_EXTRA:
             raise MissingExtraError(f"report_to {name}", extra="trackers", missing=modules[0])
@@ -99,6 +100,18 @@ def require_trackers(names: Iterable[str]) -> None:
             f"report_to {name} needs the Python package {package!r}, which is not installed; "
             f"run: pip install {package}"
         )
+
+
+def _installed(module: str, package: str) -> bool:
+    """Whether a module of a package can be imported; a folder of files such as ``./wandb`` is none."""
+    found = importlib.util.find_spec(module)
+    if found is None or found.origin is not None:
+        return found is not None
+    try:  # a package may spread over several folders and have no file of its own
+        importlib.metadata.distribution(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def run_name(folder: Path, method: str, seed: int) -> str:
