@@ -6,7 +6,7 @@ import dataclasses
 import logging
 from typing import TYPE_CHECKING
 
-from multiturn.doctor import checks, measures, surroundings
+from multiturn.doctor import checks, decoding_measures, surroundings, training_measures
 from multiturn.doctor.finding import Finding, problem
 from multiturn.doctor.patient import Patient
 from multiturn.errors import MultiturnError
@@ -27,15 +27,16 @@ _CHECKS: tuple[Callable[[Patient], Iterator[Finding]], ...] = (
     surroundings.disk,
     surroundings.java,
     surroundings.environment,
+    surroundings.expert,
     checks.template,
     checks.lengths,
     checks.replies,
     checks.pairs,
 )
 _MEASURES: tuple[Callable[[Patient], Iterator[Finding]], ...] = (
-    measures.sft_training,
-    measures.pair_training,
-    measures.decoding,
+    training_measures.sft_training,
+    training_measures.pair_training,
+    decoding_measures.decoding,
 )
 
 

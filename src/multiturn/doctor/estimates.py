@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-__all__ = ["MeasuredTraining", "peak_memory", "rollout_seconds", "training_seconds"]
+__all__ = ["MeasuredTraining", "peak_memory", "rollout_seconds", "training_seconds", "widest_pass"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +17,9 @@ class MeasuredTraining:
         reference_seconds: What the reference took for the rows, once; 0 without one.
         held: Bytes of weights, gradients and optimizer, and of the process around them.
         peak: The most bytes that the process held.
-        pass_tokens: Tokens of the largest forward pass, shared ones counted each time.
+        pass_tokens: Tokens of the widest forward pass, of both sides of its pairs. Shared ones count each
+            time, but once where a token budget counts them so.
+        row_tokens: Tokens of the longest row, both sides of a pair, counted likewise.
     """
 
     rows: int
@@ -26,6 +28,7 @@ class MeasuredTraining:
     held: float
     peak: float
     pass_tokens: int
+    row_tokens: int
 
 
 def training_seconds(measured: MeasuredTraining, *, rows: int, epochs: float) -> float:
@@ -50,6 +53,23 @@ def peak_memory(measured: MeasuredTraining, *, pass_tokens: int) -> float:
     """
     activations = max(0.0, measured.peak - measured.held)
     return max(measured.peak, measured.held + activations * pass_tokens / measured.pass_tokens)
+
+
+def widest_pass(*, row_tokens: int, batch_size: int, rows_at_once: int, budget: int | None) -> int:
+    """The most tokens that a forward pass of a training may have.
+
+    ``rows_at_once * row_tokens``; with a budget ``min(budget, batch_size * row_tokens)``, but a row that is
+    longer than the budget has a pass of its own.
+
+    Args:
+        row_tokens: Tokens of the longest row, both sides of a pair.
+        batch_size: Rows of a step.
+        rows_at_once: Rows of a forward pass, where there is no budget.
+        budget: Tokens of a forward pass, where they decide.
+    """
+    if budget is None:
+        return rows_at_once * row_tokens
+    return max(row_tokens, min(budget, batch_size * row_tokens))
 
 
 def rollout_seconds(

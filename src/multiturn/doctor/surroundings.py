@@ -13,7 +13,9 @@ import torch
 
 from multiturn.doctor import workload
 from multiturn.doctor.finding import note, ok, problem, warning
+from multiturn.doctor.machine_memory import GIB
 from multiturn.envs import registry
+from multiturn.envs.isolation import START_SECONDS
 from multiturn.errors import MultiturnError, RunStateError
 from multiturn.memory import available_host_memory
 from multiturn.pipeline import trainings
@@ -25,15 +27,14 @@ if TYPE_CHECKING:
     from multiturn.doctor.finding import Finding
     from multiturn.doctor.patient import Patient
 
-__all__ = ["GIB", "disk", "environment", "folder", "java", "machine", "packages"]
+__all__ = ["disk", "environment", "expert", "folder", "java", "machine", "packages"]
 
-GIB: Final = 2**30
 _SLOW_ON_CPU: Final = 10**9
 """Weights from which on nobody wants to train on a CPU."""
 _JAVA_BYTES: Final = 600 * 2**20
 """What one ScienceWorld takes, roughly."""
 _NEAR: Final = 0.5
-"""A share of the deadline that is near it: other machines are slower, and so is this one at times."""
+"""A share of a deadline that is near it: other machines are slower, and so is this one at times."""
 _DRIVER: Final = Path("/proc/driver/nvidia/version")
 
 
@@ -41,7 +42,14 @@ def folder(patient: Patient) -> Iterator[Finding]:
     """Whether the run's folder takes this configuration."""
     where = patient.directory.root
     there = _nearest(where)
-    if not os.access(there, os.W_OK):
+    if not there.is_dir():
+        lies = "is that file" if there == where else f"would lie below it ({where})"
+        yield problem(
+            f"{there}: is a file, and the run's folder {lies}",
+            "set output to a folder, or move the file out of the way",
+        )
+        return
+    if not os.access(there, os.W_OK | os.X_OK):
         yield problem(f"{there}: cannot be written to", "set output to a folder of your own")
         return
     if _locked(patient.directory.lock):
@@ -143,6 +151,26 @@ def environment(patient: Patient) -> Iterator[Finding]:
     yield from _deadline(patient, seconds)
 
 
+def expert(patient: Patient) -> Iterator[Finding]:
+    """Whether the expert can play: a run begins with its episodes."""
+    episodes = patient.expert
+    if episodes.unplayed:
+        yield problem(
+            f"the expert cannot play: {episodes.unplayed}",
+            "repair what the message names, or choose an environment with an expert; until then the other "
+            "checks look at made-up conversations",
+        )
+        return
+    looked = patient.trajectories
+    partly = f", {looked.partly}: the longest, and others spread over all" if looked.partly else ""
+    yield ok(f"the expert plays: {looked.total} trajectories ({episodes.source}{partly})")
+    if episodes.failed:
+        yield warning(
+            f"the environment failed in {episodes.failed} of the expert's episodes, lastly: {episodes.fault}",
+            "see the message; such episodes are neither demonstrations nor in any mean",
+        )
+
+
 def java(patient: Patient) -> Iterator[Finding]:
     """Whether ScienceWorld has its Java, and the memory for as many as are wanted."""
     settings = patient.config.environment
@@ -153,7 +181,8 @@ def java(patient: Patient) -> Iterator[Finding]:
     version = package_version()
     path = require_java(str(settings.options.get("java", "bundled")))
     yield ok(f"scienceworld {version} with {path}")
-    count = settings.workers or max(patient.config.explore.slots, patient.config.evaluate.slots)
+    stages = workload.played_stages(patient.config).values()
+    count = settings.workers or max(stage.slots for stage in stages)
     needed, free = count * _JAVA_BYTES, available_host_memory()
     if free is not None and needed > free:
         yield warning(
@@ -197,6 +226,8 @@ def _planned(patient: Patient) -> Iterator[Finding]:
     for key, count in asked.items():
         if count is not None and count > played:
             yield problem(f"{key} is {count}, but the expert plays {played} tasks", f"lower {key}")
+    if not workload.explorations(config):
+        return
     left = played - config.explore.skip
     if left < 1:
         yield problem(
@@ -211,19 +242,21 @@ def _planned(patient: Patient) -> Iterator[Finding]:
 
 def _deadline(patient: Patient, seconds: float) -> Iterator[Finding]:
     settings = patient.config.environment
-    if not registry.find(settings.name).isolated(settings.options):
+    if settings.ray is None and not registry.find(settings.name).isolated(settings.options):
         if "deadline" in settings.model_fields_set:
             yield note("environment.deadline has no effect: this environment lives in the run's own process")
         return
+    granted = max(START_SECONDS, settings.deadline)
     said = f"making the environment and listing a split took {seconds:.1f} s"
-    if seconds > _NEAR * settings.deadline:
+    if seconds > _NEAR * granted:
         yield warning(
-            f"{said}, and environment.deadline is {settings.deadline:g} s",
-            "raise it: several at once are slower, and what is late counts as hung",
+            f"{said}, and {granted:g} s are granted for making it",
+            f"set environment.deadline above {granted:g}: several at once are slower, and what is late "
+            "counts as hung",
             seconds=seconds,
         )
     else:
-        yield ok(f"{said}, well below environment.deadline ({settings.deadline:g} s)", seconds=seconds)
+        yield ok(f"{said}, well below the {granted:g} s that are granted for making it", seconds=seconds)
 
 
 def _locked(lock: Path) -> bool:

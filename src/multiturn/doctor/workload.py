@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from multiturn.pipeline.methods import BEST_OF_N, PREFERENCE, SFT
+from multiturn.pipeline.methods import BEST_OF_N, PREFERENCE, RFT, SFT
+from multiturn.pipeline.train_settings import PreferenceSettings
+from multiturn.training.objectives import find_objective
 
 if TYPE_CHECKING:
     from multiturn.models import ModelFacts
-    from multiturn.pipeline.config import Config
+    from multiturn.pipeline.config import Config, DecodingSettings
     from multiturn.pipeline.run_directory import RunDirectory
     from multiturn.pipeline.train_settings import TrainSettings
 
@@ -18,8 +20,11 @@ __all__ = [
     "demonstrations",
     "episodes_evaluated",
     "episodes_explored",
+    "explorations",
     "least_memory",
     "named_trainings",
+    "played_stages",
+    "reads_reference",
     "trained_weights",
 ]
 
@@ -44,6 +49,34 @@ def named_trainings(config: Config) -> dict[str, TrainSettings]:
     return named
 
 
+def played_stages(config: Config) -> dict[str, DecodingSettings]:
+    """How the policy answers in each stage of a run in which it plays, by the stage's key."""
+    stages: dict[str, DecodingSettings] = {"explore": config.explore} if explorations(config) else {}
+    return stages | {"evaluate": config.evaluate}
+
+
+def explorations(config: Config) -> int:
+    """How often training tasks are explored.
+
+    Once by the SFT policy, for pairs and for rejection fine-tuning; in each later round by every method that
+    is trained on pairs, with its own policy. The best of several samples needs none.
+    """
+    on_pairs = len(config.of_kind(PREFERENCE))
+    first = 1 if on_pairs or config.of_kind(RFT) else 0
+    return first + (config.rounds - 1) * on_pairs
+
+
+def reads_reference(settings: TrainSettings) -> bool:
+    """Whether a training needs the reference's log-probabilities.
+
+    Raises:
+        ConfigError: Its objective is somebody's own, and cannot be imported.
+    """
+    if not isinstance(settings, PreferenceSettings) or settings.objective == SFT:
+        return False
+    return find_objective(settings.objective).reads_reference
+
+
 def trained_weights(settings: TrainSettings, facts: ModelFacts) -> int:
     """How many weights a training changes; an adapter's where it has one (as if on all linear layers)."""
     return facts.weights if settings.lora is None else settings.lora.rank * facts.linear_sides
@@ -60,7 +93,8 @@ def _held(settings: TrainSettings, facts: ModelFacts) -> float:
     trained = trained_weights(settings, facts)
     if settings.lora is not None:
         held += trained * _WEIGHT
-    if getattr(settings, "reference", None) == "live" and settings.lora is None:
+    live = isinstance(settings, PreferenceSettings) and settings.reference == "live"
+    if live and settings.lora is None and reads_reference(settings):
         held += facts.weights * _WEIGHT  # a frozen copy
     return held + trained * TRAINED
 
@@ -96,7 +130,7 @@ def demonstrations(config: Config, tasks: int) -> int:
 
 
 def episodes_explored(config: Config, tasks: int) -> int:
-    """The episodes of one round of exploration at most; `tasks` as for `demonstrations`."""
+    """The episodes of one exploration at most (see `explorations`); `tasks` as for `demonstrations`."""
     left = max(0, min(config.expert.tasks or tasks, tasks) - config.explore.skip)
     return min(config.explore.tasks or left, left) * config.explore.samples
 
