@@ -154,16 +154,3 @@ def test_other_models_fall_back(config: Any, caplog: pytest.LogCaptureFixture) -
     logits = decoder.step([(1, [5, 6, 7]), (0, [8])])
     wanted = model(input_ids=torch.tensor([[5, 6, 7]]), use_cache=False).logits[0, -1]
     torch.testing.assert_close(logits[0], wanted, rtol=1e-4, atol=1e-5)
-
-
-def test_small_passes_take_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tiny model's pass is far below 160 GFLOP; one worth 200 takes two threads; 800 take all four."""
-    decoder = CachedDecoder(decoding_copy(make_model("llama"), torch.float64), rows=1, max_length=64)
-    wanted: list[int] = []
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    monkeypatch.setattr(torch, "set_num_threads", wanted.append)
-    decoder.step([(0, [3])])
-    monkeypatch.setattr(decoder, "_work_per_token", 200e9)
-    decoder.step([(0, [3])])
-    decoder.step([(0, [3] * 4)])
-    assert wanted == [1, 4, 2, 4]

@@ -5,28 +5,22 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
-import math
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 from multiturn.agents.kv_cache import ATTENTION, RowCache, plan_pass
 from multiturn.agents.snapshot import count_weights
+from multiturn.agents.threads import PassThreads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from transformers import PreTrainedModel
 
 __all__ = ["CachedDecoder", "Decoder", "PlainDecoder", "make_decoder"]
 
 logger = logging.getLogger(__name__)
-
-_WORK_PER_THREAD: Final = 160e9
-"""Floating-point operations of a pass that are worth another thread. Below that, a pass consists of hundreds
-of short operators: a second thread gains little, and when another program holds it up, the pass waits. The
-number is large enough that a small model never changes its number of threads between passes, which costs more
-than a thread can gain."""
 
 
 class Decoder(Protocol):
@@ -81,7 +75,8 @@ class CachedDecoder:
         self._cache = RowCache(rows, max_length)
         self._device = next(model.parameters()).device
         self._keeps_last = "logits_to_keep" in inspect.signature(type(model).forward).parameters
-        self._work_per_token = 2 * count_weights(model)
+        on_cpu = self._device.type == "cpu"
+        self._threads = PassThreads(2 * count_weights(model)) if on_cpu else None
         self.ids: list[list[int]] = [[] for _ in range(rows)]
         model.set_attn_implementation(ATTENTION)
 
@@ -98,7 +93,7 @@ class CachedDecoder:
         }
         if self._keeps_last:
             inputs["logits_to_keep"] = ragged.last
-        threads = self._threads(len(tokens))
+        threads = contextlib.nullcontext() if self._threads is None else self._threads.running(len(tokens))
         with self._cache.running(ragged, max(map(len, self.ids))), threads:
             logits: torch.Tensor = self._model(**inputs).logits[0]
         if not self._keeps_last:
@@ -124,29 +119,10 @@ class CachedDecoder:
         self._cache.free()
         self.ids = [[] for _ in self.ids]
 
-    def _threads(self, tokens: int) -> contextlib.AbstractContextManager[None]:
-        if self._device.type != "cpu":
-            return contextlib.nullcontext()
-        return _at_most_threads(math.ceil(self._work_per_token * tokens / _WORK_PER_THREAD))
-
     @property
     def nbytes(self) -> int:
         """The memory of the keys and values, in bytes."""
         return self._cache.nbytes
-
-
-@contextlib.contextmanager
-def _at_most_threads(wanted: int) -> Iterator[None]:
-    """Bound the threads of torch's operators for a while."""
-    before = torch.get_num_threads()
-    if wanted >= before:
-        yield
-        return
-    torch.set_num_threads(wanted)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class PlainDecoder:

@@ -60,8 +60,9 @@ class LocalAgent:
     """A model in this process as an agent.
 
     A reply depends on its conversation, its seed and the settings. Which other conversations are decoded
-    beside it changes its logits by rounding only (matrix products are summed up in another order), which
-    may tip a close decision: exactly reproducible replies need float64, or one conversation at a time.
+    beside it, and by how many threads, changes its logits by rounding only (matrix products are summed up in
+    another order), which may tip a close decision: exactly reproducible replies need float64, or one
+    conversation and one thread at a time.
 
     A reply ends with an end-of-turn token, which is part of its `token_ids` but not of its text. Other
     special tokens that the model produces stay in `token_ids` and are left out of the text.
