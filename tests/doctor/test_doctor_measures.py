@@ -83,6 +83,17 @@ def test_time_and_memory_are_measured(file: Path) -> None:
     assert [f.what.split(":")[0] for f in found if "predicted_bytes" in f.figures] == ["sft", "methods.dmpo"]
 
 
+def test_rejection_fine_tuning_takes_what_sft_takes_for_its_rows(file: Path) -> None:
+    """SFT's 6 demonstrations, and 5 explored episodes at most."""
+    found = list(examine(load_config(file, ["methods={rft: {}}"])))
+    sft, rft = (
+        next(f for f in found if f.what.startswith(f"{name}: ") and "seconds" in f.figures)
+        for name in ("sft", "methods.rft")
+    )
+    assert rft.what.startswith("methods.rft: 11 rows at most, 2 epochs: about ")
+    assert rft.figures["seconds"] == pytest.approx(sft.figures["seconds"] * 11 / 6)
+
+
 def test_a_prediction_is_what_was_measured_times_what_there_is() -> None:
     """4 rows took 2 s a step and the reference 1 s for them: 40 rows, 3 epochs: 10 * (3 * 2 + 1) = 70 s.
 

@@ -13,7 +13,7 @@ from multiturn.doctor.few_steps import measure_pairs, measure_sft, rows_to_measu
 from multiturn.doctor.finding import note, ok, problem, warning
 from multiturn.doctor.machine_memory import GIB, release_memory, room
 from multiturn.doctor.made_up import pairs_like
-from multiturn.pipeline.methods import PREFERENCE
+from multiturn.pipeline.methods import PREFERENCE, RFT
 from multiturn.pipeline.objectives import OBJECTIVES
 from multiturn.progress import duration
 
@@ -70,6 +70,8 @@ def sft_training(patient: Patient) -> Iterator[Finding]:
         seconds=seconds,
         row_seconds=measured.seconds / measured.rows,
     )
+    for name in config.of_kind(RFT):
+        yield _rejection_time(patient, name, measured)
 
 
 def pair_training(patient: Patient) -> Iterator[Finding]:
@@ -173,6 +175,21 @@ def _pair_time(
         f"{duration(seconds)}{rough} ({said})",
         seconds=seconds,
         row_seconds=measured.seconds / measured.rows,
+    )
+
+
+def _rejection_time(patient: Patient, name: str, measured: MeasuredTraining) -> Finding:
+    """How long a rejection fine-tuning takes at most, if a row of it takes what one of SFT does."""
+    config = patient.config
+    settings = config.rft(name)
+    there = len(patient.tasks(config.environment.train_split))
+    demonstrations = min(size for size in (settings.tasks, config.expert.tasks, there) if size is not None)
+    count = demonstrations + workload.episodes_explored(config, there)
+    seconds = estimates.training_seconds(measured, rows=count, epochs=settings.epochs)
+    return note(
+        f"methods.{name}: {count} rows at most, {settings.epochs:g} epochs: about {duration(seconds)}, by "
+        "the time of SFT's rows",
+        seconds=seconds,
     )
 
 
