@@ -186,6 +186,19 @@ def test_a_template_that_refuses(file: Path, tmp_path: Path) -> None:
     assert problem.what.startswith("the chat template refuses 8 of 8 trajectories (")
 
 
+def test_a_template_that_writes_the_date(file: Path, tmp_path: Path) -> None:
+    """As Llama's does from 3.2 on."""
+    dated = (
+        "{{ strftime_now('%d %b %Y') }}{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
+    )
+    (tmp_path / "dated.jinja").write_text(dated, encoding="utf-8")
+    (warned,) = said(
+        checks.template(patient(file, f"prompt.chat_template={tmp_path / 'dated.jinja'}")), "warning"
+    )
+    assert warned.startswith("the chat template writes the current date")
+    assert not said(checks.template(patient(file)), "warning")
+
+
 def test_a_template_that_refuses_rejected_sides(file: Path) -> None:
     """What only a policy would write stands in no demonstration."""
     empty = (Message(role="assistant", content="go", token_ids=()),)

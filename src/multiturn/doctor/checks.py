@@ -31,6 +31,12 @@ def template(patient: Patient) -> Iterator[Finding]:
     if patient.pairs:
         source = f"both sides, the run's own {patient.directory.pairs.name}"
         yield _taken(patient, patient.pair_sample, "pairs", source)
+    if "strftime_now" in patient.renderer.template_source:
+        yield warning(
+            "the chat template writes the current date: what is trained on today is read otherwise tomorrow, "
+            "and the reference is computed anew each day",
+            "set prompt.chat_template to a variant without it, for example llama-3-training",
+        )
     there, good = len(patient.expert.rows), patient.demonstrations.total
     if not good:
         yield problem(
