@@ -5,9 +5,10 @@ token of a row that is being decoded beside fifty of a row that is being filled,
 without padding: the model sees a batch of one. Only attention has to know better, so it is ours (`attend`),
 registered under `ATTENTION`; everything else in the model works token by token anyway.
 
-Layout per layer: keys ``[rows, heads, room, head_dim]``, values alike. `room` follows the longest row
-closely, and products run over all of it: a slice of it would not be contiguous, and a CPU's matrix product
-copies what is not, which costs more than the columns that are computed in vain.
+Layout per layer: keys ``[rows, heads, room, head_dim]``, values alike. `room` is about an eighth more than
+the longest row needs when it changes, since moving everything for every few tokens would cost more. Products
+run over all of it: a slice of it would not be contiguous, and a CPU's matrix product copies what is not,
+which costs more than the columns that are computed in vain.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ ATTENTION: Final = "multiturn_rows"
 """The name of this attention in transformers' registry."""
 _BLOCK: Final = 64
 """The room is a multiple of this many tokens."""
+_SPARE: Final = 8
+"""One part in so many of what is needed is added when the room changes."""
 
 _QUERIES: Final = 64
 """Tokens of one row that attend at a time: their scores stay in a processor's cache."""
@@ -128,8 +131,8 @@ class RowCache(Cache):
         needed = max(ragged.length, longest)
         if needed > self.max_length:
             raise ValueError(f"a row of {needed} tokens does not fit; the limit is {self.max_length}")
-        room = min(-(-needed // _BLOCK) * _BLOCK, self.max_length)
-        if room > self.room or 2 * needed <= self.room > room:
+        room = min(-(-(needed + needed // _SPARE) // _BLOCK) * _BLOCK, self.max_length)
+        if needed > self.room or 2 * needed <= self.room > room:
             self._resize(room)
         token = _PASS.set(ragged)
         try:
@@ -191,8 +194,9 @@ class RowCache(Cache):
         for store in (self._keys, self._values):
             for layer, old in store.items():
                 rows, heads, _, dim = old.shape
-                store[layer] = old.new_zeros(rows, heads, room, dim)
+                store[layer] = old.new_empty(rows, heads, room, dim)
                 store[layer][:, :, :common] = old[:, :, :common]
+                store[layer][:, :, common:] = 0  # see `_storage`
 
 
 def attend(
