@@ -139,14 +139,16 @@ def test_a_capped_token_worked_by_hand() -> None:
 
 
 class Sizes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """The shapes of all tensors that are computed."""
+    """The shapes of all tensors that are computed, and how many products with a bias there were."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.shapes: set[tuple[int, ...]] = set()
+        self.products = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
+        self.products += func is torch.ops.aten.addmm.default
         self.shapes |= {
             tuple(t.shape) for t in torch.utils._pytree.tree_leaves(result) if hasattr(t, "shape")
         }
@@ -163,6 +165,16 @@ def test_nothing_larger_than_a_chunk_of_logits_is_ever_held(shape: HeadShape) ->
     with Sizes() as sizes:
         plainly(head, shape)
     assert max(math.prod(shape) for shape in sizes.shapes) == 40 * 101
+
+
+@heads
+@pytest.mark.parametrize(("rows", "products"), [(6, 1), (5, 4)])
+def test_a_single_chunk_is_computed_once(shape: HeadShape, rows: int, products: int) -> None:
+    """Six rows: at once they are made once; five and one are made for either pass."""
+    head = make(count=6, vocabulary=101, size=3)
+    with Sizes() as sizes:
+        torch.autograd.backward(token_logps(*head, shape=shape, rows=rows).sum())
+    assert sizes.products == products
 
 
 def test_chunks_have_a_fixed_memory() -> None:

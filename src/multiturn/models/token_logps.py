@@ -60,8 +60,9 @@ def token_logps(
 ) -> Tensor:
     """The log-probability of each target given the hidden state that predicts it, differentiable.
 
-    Logits exist for `rows` predictions at a time; in the backward pass they are computed once more. Under
-    autocast the matrix products are in its dtype, and the softmax is in float32 at least.
+    Logits exist for `rows` predictions at a time; in the backward pass they are computed once more, unless
+    there are no more than these, which are kept. Under autocast the matrix products are in its dtype, and the
+    softmax is in float32 at least.
 
     Args:
         hidden: ``[U, D]``.
@@ -91,7 +92,7 @@ class _Plan(NamedTuple):
 
 
 class _TokenLogps(torch.autograd.Function):
-    """Chunk by chunk; what is kept for the backward pass is the log-sum-exp of each row."""
+    """Chunk by chunk; kept for the backward pass are the log-sum-exp of each row and a chunk that is all."""
 
     @staticmethod
     def forward(
@@ -101,19 +102,21 @@ class _TokenLogps(torch.autograd.Function):
         wide = torch.promote_types(compute, torch.float32)
         lse = torch.empty(len(targets), dtype=wide, device=hidden.device)
         chosen = torch.empty_like(lse)
+        kept: Tensor | None = None
         with torch.autocast(hidden.device.type, enabled=False):
             head = _cast(weight, compute), _cast(bias, compute)
             for chunk in _chunks(len(targets), rows):
                 logits = shape.apply(functional.linear(hidden[chunk].to(compute), *head).to(wide))
                 lse[chunk] = logits.logsumexp(-1)
                 chosen[chunk] = logits.gather(-1, targets[chunk, None]).squeeze(-1)
-        ctx.save_for_backward(hidden, weight, bias, targets, lse)
+                kept = logits if len(targets) <= rows and any(ctx.needs_input_grad) else None
+        ctx.save_for_backward(hidden, weight, bias, targets, lse, kept)
         return chosen - lse
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, targets, lse = ctx.saved_tensors
+        hidden, weight, bias, targets, lse, kept = ctx.saved_tensors
         shape, rows, compute = ctx.plan
         needs = ctx.needs_input_grad
         grad_hidden = torch.empty_like(hidden) if needs[0] else None
@@ -123,7 +126,7 @@ class _TokenLogps(torch.autograd.Function):
         with torch.autocast(hidden.device.type, enabled=False):
             for chunk in _chunks(len(targets), rows):
                 states = hidden[chunk].to(compute)
-                logits = shape.apply(functional.linear(states, *head).to(lse.dtype))
+                logits = shape.apply(functional.linear(states, *head).to(lse.dtype)) if kept is None else kept
                 # d logp / d logits: one for the target, minus the softmax.
                 slope = (logits - lse[chunk, None]).exp_().mul_(-grad[chunk, None])
                 slope.scatter_add_(-1, targets[chunk, None], grad[chunk, None])
