@@ -155,6 +155,8 @@ def assert_same_figures(case: Case, some: list[dict[str, Any]], others: list[dic
         assert set(keys) <= set(one)
         if "bf16" in case:
             keys, within = [key for key in keys if key in ("loss", "eval_loss")], 0.02
+        if abs(other.get("rewards/margins", 1.0)) < within:  # at the first step rounding decides who is right
+            keys = [key for key in keys if key != "rewards/accuracies"]
         for key in keys:
             # transformers adds losses up in float32.
             close = max(within, 1e-6) if key == "loss" else within
