@@ -15,6 +15,7 @@ from multiturn.envs.alfred.environment import HouseholdEnvironment
 from multiturn.jsonl import write_jsonl
 from multiturn.pipeline.config import PromptSettings
 from multiturn.pipeline.load import load_config
+from multiturn.pipeline.manifest import Manifest
 from multiturn.rollouts.store import RolloutStore, StoreHeader
 from multiturn.trajectory import Message, Outcome, PreferencePair, Trajectory
 
@@ -112,6 +113,26 @@ def test_an_environment_that_fails_now_and_then(file: Path) -> None:
     assert warning == "the environment failed in 1 of the expert's episodes, lastly: no answer within 60 s"
 
 
+def test_a_turns_time_is_what_the_run_has_recorded(file: Path) -> None:
+    """Of 10 episodes with 40 turns the last attempt has played 5, in 6 s: 0.3 s a turn."""
+    there = patient(file)
+    write_expert(file, [episode(0), episode(1)])
+    collect = {"episodes": 10, "played": 5, "turns": 40, "seconds": 6.0}
+    manifest = Manifest.open(there.directory.manifest, {})
+    assert patient_after(file).turn_seconds == 0.0
+    manifest.finish("expert", seconds=9.0, result={"collect": collect})
+    assert patient_after(file).turn_seconds == pytest.approx(0.3)
+    manifest.finish("expert", seconds=9.0, result={"collect": collect | {"played": 0}})
+    assert patient_after(file).turn_seconds == 0.0
+
+
+def patient_after(file: Path) -> Patient:
+    """The run once its expert's episodes have been read."""
+    there = patient(file)
+    assert there.expert.source == "the run's own expert.jsonl"
+    return there
+
+
 def test_the_lengths_of_what_is_made_up_say_nothing(file: Path) -> None:
     overrides = ("sft.max_length=5", "explore.max_new_tokens=1", "evaluate.max_context=5")
     there = patient(file, "environment.options={size: enormous}", *overrides)
@@ -140,7 +161,7 @@ def test_what_stands_late_in_a_large_file_is_found(file: Path) -> None:
     """The last row is long, and only rows behind the first 256 are good enough to be imitated."""
     rows = [episode(number, reward=float(number >= LOOKED_AT)) for number in range(LOOKED_AT + 43)]
     write_expert(file, [*rows, episode(LOOKED_AT + 43, 60)])
-    there = patient(file, "sft.max_length=50")
+    there = patient(file, "sft.max_length=50", "sft.tasks=null")
     looked = f"{LOOKED_AT} of {LOOKED_AT + 44} looked at"
     (expert,) = said(surroundings.expert(there), "ok")
     assert f"(the run's own expert.jsonl, {looked}: the longest, and others spread over all)" in expert
@@ -246,9 +267,20 @@ def test_made_up_conversations_are_as_the_prompt_says(instructions: str, role: s
 def test_conversations_that_are_too_long(file: Path, overlong: str, severity: str) -> None:
     found = list(checks.lengths(patient(file, "sft.max_length=40", f"sft.overlong={overlong}")))
     (what,) = said(found, severity)
-    assert what.startswith("sft: 8 of 8 demonstrations are longer than sft.max_length 40")
+    assert what.startswith("sft: 6 of 6 demonstrations are longer than sft.max_length 40")
     found = list(checks.lengths(patient(file, "methods.dpo.max_length=40", "methods.dpo.overlong=drop")))
     assert [what.split(":")[0] for what in said(found, "warning")] == ["methods.dpo"]
+
+
+def test_demonstrations_that_sft_does_not_take_may_be_longer(file: Path) -> None:
+    """SFT takes the first six, RFT eight, and any of the expert's may be the chosen side of a pair."""
+    write_expert(file, [*(episode(number) for number in range(7)), episode(7, 60)])
+    methods = "methods={dpo: {max_length: 50}, rft: {tasks: 8, max_length: 50}}"
+    there = patient(file, "sft.max_length=50", methods)
+    assert [what.split(" demo")[0] for what in said(checks.lengths(there), "problem")] == [
+        "methods.dpo: 1 of 8",
+        "methods.rft: 1 of 8",
+    ]
 
 
 def test_rejected_sides_that_are_too_long(file: Path) -> None:

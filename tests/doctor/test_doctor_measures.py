@@ -79,7 +79,15 @@ def test_time_and_memory_are_measured(file: Path) -> None:
     assert "explore: 5 episodes" in notes
     assert "evaluate: 39 episodes" in notes
     assert all(f.figures["seconds"] > 0 for f in found if f.check == "sft_training" and f.severity == "note")
-    # DMPO and DPO differ in nothing that costs: their memory is said once.
+    # What the reference says DMPO has had computed, and DPO reads; they differ in nothing else that costs.
+    dmpo, dpo = (
+        next(f.figures for f in found if f.what.startswith(f"methods.{name}: 5 pairs"))
+        for name in ("dmpo", "dpo")
+    )
+    assert dpo["seconds"] == pytest.approx(5 * 2 * dpo["row_seconds"])
+    assert dmpo["row_seconds"] == dpo["row_seconds"]
+    assert dmpo["seconds"] > dpo["seconds"]
+    # So their memory is said once.
     assert [f.what.split(":")[0] for f in found if "predicted_bytes" in f.figures] == ["sft", "methods.dmpo"]
 
 
@@ -94,13 +102,30 @@ def test_rejection_fine_tuning_takes_what_sft_takes_for_its_rows(file: Path) -> 
     assert rft.figures["seconds"] == pytest.approx(sft.figures["seconds"] * 11 / 6)
 
 
+@pytest.mark.parametrize(
+    ("strategy", "most", "pairs"),
+    [
+        ("expert-vs-rollout", "null", 15),
+        ("all-above-margin", "null", 30),
+        ("all-above-margin", "4", 20),
+        ("best-vs-worst", "4", 5),
+    ],
+)
+def test_the_most_pairs_of_an_exploration(file: Path, strategy: str, most: str, pairs: int) -> None:
+    """5 tasks of 3 attempts: each with the expert's; any two of these four, which are six; one."""
+    asked = [f"pairs.strategy={strategy}", f"pairs.max_pairs_per_task={most}", "explore.samples=3"]
+    assert workload.most_pairs(load_config(file, asked), tasks=12) == pairs
+
+
 def test_a_prediction_is_what_was_measured_times_what_there_is() -> None:
-    """4 rows took 2 s a step and the reference 1 s for them: 40 rows, 3 epochs: 10 * (3 * 2 + 1) = 70 s.
+    """4 rows took 2 s a step and the reference 1 s for them: 40 rows, 3 epochs: 10 * (3 * 2 + 1) = 70 s,
+    and 60 s where the reference has read them before.
 
     Of 1000 bytes 400 are activations of 100 tokens: a pass of 250 takes 600 + 400 * 2.5 = 1600. Episodes:
     5 of 4 turns, each 10 tokens of 0.1 s and 0.5 s of the environment: 20 * 1.5 = 30 s.
     """
     assert estimates.training_seconds(MEASURED, rows=40, epochs=3.0) == pytest.approx(70.0)
+    assert estimates.training_seconds(MEASURED, rows=40, epochs=3.0, references=0) == pytest.approx(60.0)
     assert estimates.peak_memory(MEASURED, pass_tokens=250) == pytest.approx(1600.0)
     assert estimates.peak_memory(MEASURED, pass_tokens=10) == 1000.0
     seconds = estimates.rollout_seconds(

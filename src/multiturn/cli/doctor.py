@@ -25,9 +25,9 @@ def doctor(
     """Look a run over before it costs anything: exit status 1 if something will stop it.
 
     Looked at: the run's folder, packages, the machine's memory and disk, whether the environment has the
-    tasks, whether the chat template takes the conversations and they fit, the pairs' balance once there are
-    some. A few steps of each kind of training and a few replies are measured to predict memory and time.
-    Each finding says what to do.
+    tasks and its expert plays them, whether the chat template takes the conversations and they fit, the
+    pairs' balance once there are some. A few steps of each kind of training and a few replies are measured
+    to predict memory and time. Each finding says what to do.
 
     Example: `multiturn doctor examples/quickstart.yaml`
     """

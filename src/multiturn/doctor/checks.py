@@ -54,11 +54,10 @@ def lengths(patient: Patient) -> Iterator[Finding]:
     Trainings on pairs are looked at with the pairs once there are some, both sides of them, and with the
     demonstrations before. Of made-up conversations the lengths say nothing.
     """
-    shown, paired = patient.demonstrations, patient.pair_sample
-    tokens = _lengths(patient, shown) if patient.real else []
+    paired = patient.pair_sample
     pair_tokens = _lengths(patient, paired)
-    if tokens:
-        yield _typical(patient, "demonstrations", shown)
+    if patient.real and patient.counted(patient.demonstrations.rows):
+        yield _typical(patient, "demonstrations", patient.demonstrations)
     if pair_tokens:
         yield _typical(patient, "sides of pairs", paired)
     for name, settings in workload.named_trainings(patient.config).items():
@@ -74,7 +73,9 @@ def lengths(patient: Patient) -> Iterator[Finding]:
                 yield from _too_long(name, settings, context, sides, f"chosen sides{paired.remark}")
             else:
                 yield from _too_long(name, settings, context, pair_tokens, f"pairs{paired.remark}")
-        elif tokens:
+        elif patient.real:
+            shown = patient.demonstrations_for(settings)
+            tokens = _lengths(patient, shown)
             yield from _too_long(name, settings, context, tokens, f"demonstrations{shown.remark}")
 
 
@@ -193,7 +194,7 @@ def _too_long(
     if not over:
         return
     whose = "the model's context" if settings.max_length is None else f"{name}.max_length"
-    are = "have a side that is" if len(rows[0]) > 1 else "are"
+    are = "have a side that is" if any(len(row) > 1 for row in rows) else "are"
     said = f"{name}: {over} of {len(rows)} {what} {are} longer than {whose} {limit}"
     if settings.overlong == "error":
         yield problem(said, f"raise it, or set {name}.overlong to cut or drop")

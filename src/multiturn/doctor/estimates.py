@@ -31,15 +31,17 @@ class MeasuredTraining:
     row_tokens: int
 
 
-def training_seconds(measured: MeasuredTraining, *, rows: int, epochs: float) -> float:
-    """``epochs * rows * (seconds of a step / its rows) + rows * (reference's seconds / its rows)``.
+def training_seconds(measured: MeasuredTraining, *, rows: int, epochs: float, references: int = 1) -> float:
+    """``rows * (epochs * seconds of a step + references * the reference's seconds) / rows of the step``.
 
     Args:
         measured: What a few steps took.
         rows: Rows of the training.
         epochs: Passes over them.
+        references: How often the reference reads them; 0 where an earlier training has had it done.
     """
-    return rows * (epochs * measured.seconds + measured.reference_seconds) / measured.rows
+    seconds = epochs * measured.seconds + references * measured.reference_seconds
+    return rows * seconds / measured.rows
 
 
 def peak_memory(measured: MeasuredTraining, *, pass_tokens: int) -> float:

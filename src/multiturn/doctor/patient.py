@@ -18,7 +18,9 @@ from multiturn.jsonl import read_pairs
 from multiturn.models import ModelSpec, load_tokenizer, model_facts
 from multiturn.pairs.selection import reaches
 from multiturn.pipeline import operations
+from multiturn.pipeline.manifest import Manifest
 from multiturn.pipeline.run import directory_of
+from multiturn.pipeline.train_settings import SftSettings
 from multiturn.rollouts.store import read_rollouts
 from multiturn.tokens import NO_TURN, Renderer
 from multiturn.trajectory import Outcome, Trajectory
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from multiturn.models import ModelFacts
     from multiturn.pipeline.config import Config
     from multiturn.pipeline.run_directory import RunDirectory
+    from multiturn.pipeline.train_settings import TrainSettings
     from multiturn.trajectory import Message, PreferencePair
 
 __all__ = ["TRIED_TASKS", "ConversationTokens", "ExpertEpisodes", "Patient"]
@@ -137,6 +140,7 @@ class Patient:
                 episodes = read_rollouts(self.directory.expert)
             if any(row.num_turns for row in episodes):
                 source = f"the run's own {self.directory.expert.name}"
+                self.turn_seconds = self._recorded_turn_seconds()
             else:
                 episodes = self._play()
         except Exception as error:  # noqa: BLE001 - whatever an environment's factory or expert raises
@@ -166,8 +170,13 @@ class Patient:
     @functools.cached_property
     def demonstrations(self) -> Sample[Trajectory]:
         """Those that are good enough to be imitated; `total` counts all of the expert's that are."""
-        least = self.config.expert.min_reward
-        return look_at([row for row in self.expert.rows if reaches(row.reward, least)], _characters)
+        return look_at(self._good, _characters)
+
+    def demonstrations_for(self, settings: TrainSettings) -> Sample[Trajectory]:
+        """The demonstrations that a training may read: the first so many; for a pair's chosen side, each."""
+        if isinstance(settings, SftSettings) and settings.tasks is not None:
+            return look_at(self._good[: settings.tasks], _characters)
+        return self.demonstrations
 
     @property
     def pairs(self) -> list[PreferencePair]:
@@ -206,6 +215,11 @@ class Patient:
         return found
 
     @functools.cached_property
+    def _good(self) -> list[Trajectory]:
+        least = self.config.expert.min_reward
+        return [row for row in self.expert.rows if reaches(row.reward, least)]
+
+    @functools.cached_property
     def _pairs_file(self) -> tuple[list[PreferencePair], str]:
         """The pairs that the run's file holds, and why it cannot be read."""
         if not self.directory.pairs.exists():
@@ -214,6 +228,17 @@ class Patient:
             return read_pairs(self.directory.pairs), ""
         except DataError as error:
             return [], str(error)
+
+    def _recorded_turn_seconds(self) -> float:
+        """What a turn took when the run's expert played; 0 where that stage has not ended yet."""
+        if not self.directory.manifest.exists():
+            return 0.0
+        stage = Manifest.read(self.directory.manifest).stages.get("expert", {})
+        collected = stage.get("result", {}).get("collect", {})
+        if not collected.get("played"):
+            return 0.0
+        turns = collected["turns"] * collected["played"] / collected["episodes"]
+        return float(collected["seconds"] / max(1.0, turns))
 
     def _count(
         self, messages: Sequence[Message], row: Trajectory | PreferencePair, *, where: str

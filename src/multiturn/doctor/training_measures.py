@@ -51,7 +51,7 @@ def sft_training(patient: Patient) -> Iterator[Finding]:
     config = patient.config
     if not patient.demonstrations.rows:
         return
-    rows = rows_to_measure(patient, patient.demonstrations, config.sft)
+    rows = rows_to_measure(patient, patient.demonstrations_for(config.sft), config.sft)
     if not rows:
         yield _unmeasured("sft")
         return
@@ -89,6 +89,7 @@ def pair_training(patient: Patient) -> Iterator[Finding]:
             yield note(f"{name}: takes what SFT takes for as many rows as there are pairs")
             continue
         key = _what_costs(settings)
+        references = config.rounds - (key in known)  # in the first round all share what it says
         if key not in known:
             rows = _pairs_to_measure(patient, settings)
             if not rows:
@@ -99,7 +100,7 @@ def pair_training(patient: Patient) -> Iterator[Finding]:
             known[key] = measure_pairs(patient, settings, rows)
             shown = name if patient.pairs else _on_what(name, patient)
             yield from memory_findings(shown, _predicted(known[key], settings), free)
-        yield _pair_time(patient, name, settings, known[key])
+        yield _pair_time(patient, name, settings, known[key], references)
 
 
 def memory_findings(name: str, predicted: float, free: float | None) -> Iterator[Finding]:
@@ -158,17 +159,19 @@ def _predicted(measured: MeasuredTraining, settings: TrainSettings) -> float:
 
 
 def _pair_time(
-    patient: Patient, name: str, settings: PreferenceSettings, measured: MeasuredTraining
+    patient: Patient, name: str, settings: PreferenceSettings, measured: MeasuredTraining, references: int
 ) -> Finding:
+    """How long a training takes in all rounds, in which its reference is read so many times."""
     config = patient.config
     said = f"{measured.seconds:.2f} s for {measured.rows} pairs"
     count, rough = len(patient.pairs), ""
     if not count and patient.real:
-        count = workload.episodes_explored(config, len(patient.tasks(config.environment.train_split)))
-        rough = " at most, if each episode makes a pair that shares nothing but its prompt"
+        count = workload.most_pairs(config, len(patient.tasks(config.environment.train_split)))
+        rough = " at most, if all that may become pairs do, and share nothing but their prompts"
     if not count:
         return note(f"{name}: {said}, which are made up")
-    seconds = estimates.training_seconds(measured, rows=count, epochs=settings.epochs) * config.rounds
+    epochs = settings.epochs * config.rounds
+    seconds = estimates.training_seconds(measured, rows=count, epochs=epochs, references=references)
     rounds = f", {config.rounds} rounds" if config.rounds > 1 else ""
     return note(
         f"{name}: {count} pairs, {settings.epochs:g} epochs{rounds}: about "

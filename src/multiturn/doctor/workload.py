@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 from multiturn.pipeline.methods import BEST_OF_N, PREFERENCE, RFT, SFT
@@ -22,6 +23,7 @@ __all__ = [
     "episodes_explored",
     "explorations",
     "least_memory",
+    "most_pairs",
     "named_trainings",
     "played_stages",
     "reads_reference",
@@ -133,6 +135,18 @@ def episodes_explored(config: Config, tasks: int) -> int:
     """The episodes of one exploration at most (see `explorations`); `tasks` as for `demonstrations`."""
     left = max(0, min(config.expert.tasks or tasks, tasks) - config.explore.skip)
     return min(config.explore.tasks or left, left) * config.explore.samples
+
+
+def most_pairs(config: Config, tasks: int) -> int:
+    """The pairs of one exploration at most; `tasks` as for `demonstrations`.
+
+    Of a task each attempt makes a pair with the expert's; or any two of them and the expert's do; or the
+    strategy takes one pair.
+    """
+    samples = config.explore.samples
+    each = {"expert-vs-rollout": samples, "all-above-margin": math.comb(samples + 1, 2)}
+    of_a_task = min(each.get(config.pairs.strategy, 1), config.pairs.max_pairs_per_task or math.inf)
+    return int(of_a_task) * (episodes_explored(config, tasks) // samples)
 
 
 def episodes_evaluated(config: Config, tasks: dict[str, int]) -> int:
