@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from multiturn.errors import ConfigError, MissingExtraError
-from multiturn.training import DMPOConfig, DMPOTrainer, SFTConfig, train_preference, train_sft
+from multiturn.training import DMPOConfig, DMPOTrainer, SFTConfig, trackers, train_preference, train_sft
 from multiturn.training.trackers import TRACKERS, Tracking, require_trackers, run_name, tracker_names
 
 SETTINGS = (
@@ -134,6 +134,16 @@ class TestNames:
         assert importlib.util.find_spec("swanlab") is not None
         with pytest.raises(ConfigError, match="run: pip install swanlab"):
             require_trackers(["swanlab"])
+
+    def test_an_mlflow_without_a_database(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As ``mlflow-skinny`` is; with a server it needs none."""
+        monkeypatch.setattr(trackers, "_installed", lambda module, package: module != "sqlalchemy")
+        with pytest.raises(
+            ConfigError, match="'sqlalchemy', which is not installed; run: pip install mlflow"
+        ):
+            require_trackers(["mlflow"])
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+        require_trackers(["mlflow"])
 
     def test_none_by_default(self, tmp_path: Path) -> None:
         assert DMPOConfig(output_dir=str(tmp_path)).report_to == []

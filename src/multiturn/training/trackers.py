@@ -88,17 +88,28 @@ def require_trackers(names: Iterable[str]) -> None:
 
     Raises:
         MissingExtraError: One of `IN_EXTRA` is not installed.
-        ConfigError: Another one is not.
+        ConfigError: Another one is not; or mlflow is, without what its database needs.
     """
     for name in names:
         modules, package = TRACKERS.get(name, ((), ""))
         if not modules or any(_installed(module, package) for module in modules):
+            if name == "mlflow":
+                _require_a_store_for_mlflow()
             continue
         if name in IN_EXTRA:
             raise MissingExtraError(f"report_to {name}", extra="trackers", missing=modules[0])
         raise ConfigError(
             f"report_to {name} needs the Python package {package!r}, which is not installed; "
             f"run: pip install {package}"
+        )
+
+
+def _require_a_store_for_mlflow() -> None:
+    """Refuse an mlflow that has nowhere to write to: ``mlflow-skinny`` knows servers, and no database."""
+    if "MLFLOW_TRACKING_URI" not in os.environ and not _installed("sqlalchemy", "sqlalchemy"):
+        raise ConfigError(
+            "report_to mlflow writes into a database, for which it needs the Python package 'sqlalchemy', "
+            "which is not installed; run: pip install mlflow, or set MLFLOW_TRACKING_URI"
         )
 
 
