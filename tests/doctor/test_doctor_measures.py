@@ -13,6 +13,7 @@ from multiturn.doctor import (
     estimates,
     examine,
     few_steps,
+    precision_measures,
     training_measures,
     workload,
 )
@@ -146,6 +147,45 @@ def test_the_widest_pass(budget: int | None, tokens: int) -> None:
 def test_memory_that_is_tight(free: float | None, severity: str) -> None:
     (finding,) = training_measures.memory_findings("sft", 2.0**30, free)
     assert (finding.severity, "about 1.00 GiB" in finding.what) == (severity, True)
+
+
+# ---- precision ----
+
+
+@pytest.mark.parametrize(
+    ("chosen", "seconds", "severity", "what"),
+    [
+        ("bf16", (1.0, 2.0), "ok", "products of matrices are 2.0 times as fast as in fp32"),
+        ("bf16", (1.2, 1.0), "ok", "products of matrices are 0.8 times as fast as in fp32"),
+        ("bf16", (1.5, 1.0), "warning", "multiplies matrices 1.5 times as fast in fp32"),
+        ("fp32", (1.5, 1.0), "ok", "products of matrices are 1.5 times as fast as in bf16"),
+        ("fp32", (1.0, 3.0), "note", "multiplies matrices 3.0 times as fast in bf16"),
+    ],
+)
+def test_the_precision_that_is_faster_here(
+    file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    chosen: str,
+    seconds: tuple[float, float],
+    severity: str,
+    what: str,
+) -> None:
+    """A product in bfloat16 takes the first of the two times, one in float32 the second."""
+    took = dict(zip(("bf16", "fp32"), seconds, strict=True))
+    monkeypatch.setattr(precision_measures, "_product_seconds", lambda: took)
+    (found,) = precision_measures.precision(patient(file, f"precision={chosen}"))
+    assert found.severity == severity
+    assert found.what.startswith(f"precision is {chosen}")
+    assert what in found.what
+
+
+def test_products_of_both_precisions_are_measured(file: Path) -> None:
+    """Seven each take some milliseconds; whichever is faster, one is `gain` times as fast as the other."""
+    found = {
+        chosen: next(precision_measures.precision(patient(file, f"precision={chosen}")))
+        for chosen in ("bf16", "fp32")
+    }
+    assert all(finding.what.startswith(f"precision is {chosen}") for chosen, finding in found.items())
 
 
 # ---- which rows ----

@@ -6,7 +6,13 @@ import dataclasses
 import logging
 from typing import TYPE_CHECKING
 
-from multiturn.doctor import checks, decoding_measures, surroundings, training_measures
+from multiturn.doctor import (
+    checks,
+    decoding_measures,
+    precision_measures,
+    surroundings,
+    training_measures,
+)
 from multiturn.doctor.finding import Finding, problem
 from multiturn.doctor.patient import Patient
 from multiturn.errors import MultiturnError
@@ -34,6 +40,7 @@ _CHECKS: tuple[Callable[[Patient], Iterator[Finding]], ...] = (
     checks.pairs,
 )
 _MEASURES: tuple[Callable[[Patient], Iterator[Finding]], ...] = (
+    precision_measures.precision,
     training_measures.sft_training,
     training_measures.pair_training,
     decoding_measures.decoding,
