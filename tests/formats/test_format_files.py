@@ -77,6 +77,22 @@ def test_arrays_of_all_sorts(tmp_path: Path, text: str, says: str | None) -> Non
     assert str(caught.value).startswith(f"{tmp_path}/{says}")
 
 
+@pytest.mark.parametrize("start", ["", "\ufeff", "\n  "])
+def test_objects_of_several_lines(tmp_path: Path, start: str) -> None:
+    """As an editor or ``jq`` writes them: one, or one after the other."""
+    path = tmp_path / "a.json"
+    shown = json.dumps(GOOD, indent=2)
+    path.write_text(f"{start}{shown}", encoding="utf-8")
+    (alone,) = load_trajectories(path)
+    path.write_text(f"{start}{shown}\n{shown}{shown}\n\n", encoding="utf-8")
+    assert [item.id for item in load_trajectories(path)] == ["item-1", "item-2", "item-3"]
+    assert load_trajectories(path)[2].messages == alone.messages
+    lines = shown.count("\n") + 1
+    path.write_text(f"{shown}\n{{\n}}\n{{\n  oops\n}}", encoding="utf-8")
+    with pytest.raises(DataError, match=rf"a\.json:{lines + 4}: item 3: is not JSON"):
+        load_trajectories(path)
+
+
 def test_all_bad_rows_are_counted_before_the_first_is_an_error(tmp_path: Path) -> None:
     path = lines(tmp_path / "a.jsonl", GOOD, BAD, "{broken\n", GOOD, BAD, {"messages": 3}, [1])
     with pytest.raises(DataError) as caught:

@@ -13,9 +13,7 @@ __all__ = ["convert"]
 def convert(
     source: Annotated[
         Path,
-        typer.Argument(
-            metavar="INPUT", help="JSONL, a JSON array, Parquet, or the folder of a saved dataset."
-        ),
+        typer.Argument(metavar="INPUT", help="JSONL, JSON, Parquet, or the folder of a saved dataset."),
     ],
     output: Annotated[
         Path,

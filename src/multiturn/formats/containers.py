@@ -1,4 +1,4 @@
-"""Rows out of files: JSONL, a JSON array, Parquet, or a Hugging Face dataset that was saved to disk.
+"""Rows out of files: JSONL, JSON arrays and objects, Parquet, or a Hugging Face dataset saved to disk.
 
 JSONL and Parquet are read piece by piece, in constant memory.
 """
@@ -91,6 +91,8 @@ def open_rows(path: Path, *, split: str | None = None) -> Rows:
         return _parquet(path)
     if start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[") and not _is_line(start):
         return Rows(total=None, rows=_array(path))
+    if start.removeprefix(b"\xef\xbb\xbf").lstrip().partition(b"\n")[0].strip() == b"{":
+        return Rows(total=None, rows=_objects(path))
     return Rows(total=_count_lines(path), rows=_lines(path))
 
 
@@ -137,24 +139,29 @@ def _last_and_cut_off(path: Path, number: int) -> bool:
         return file.read() != b"\n" and number == _count_lines(path)
 
 
+def _objects(path: Path) -> Iterator[Row]:
+    """JSON objects, one after the other, that are written over several lines each."""
+    text = _whole_text(path)
+    at, line = _skip(text, 0)
+    number = 0
+    while at < len(text):
+        number += 1
+        content, end = _item(text, at, number=number, path=path, line=line)
+        yield Row(number=number, unit="item", line=line + 1, content=content)
+        line += text.count("\n", at, end)
+        at, more = _skip(text, end)
+        line += more
+
+
 def _array(path: Path) -> Iterator[Row]:
     """The items of a JSON array, each with the line it begins in."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"is not UTF-8 text ({error.reason}); save it as UTF-8", path=path) from None
+    text = _whole_text(path)
     at, line = _skip(text, text.index("[") + 1)
     line += text.count("\n", 0, text.index("["))
     number = 0
     while at < len(text) and text[at] != "]":
         number += 1
-        try:
-            content, end = _DECODER.raw_decode(text, at)
-        except (ValueError, RecursionError) as error:
-            line += _lines_into(error, at, text)
-            raise DataError(
-                f"item {number}: is not JSON ({error}); fix it", path=path, line=line + 1
-            ) from None
+        content, end = _item(text, at, number=number, path=path, line=line)
         yield Row(number=number, unit="item", line=line + 1, content=content)
         line += text.count("\n", at, end)
         at, more = _skip(text, end)
@@ -173,6 +180,22 @@ def _array(path: Path) -> Iterator[Row]:
             path=path,
             line=line + more + 1,
         )
+
+
+def _whole_text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"is not UTF-8 text ({error.reason}); save it as UTF-8", path=path) from None
+
+
+def _item(text: str, at: int, *, number: int, path: Path, line: int) -> tuple[object, int]:
+    """The JSON value that begins somewhere in a text, and where it ends."""
+    try:
+        return _DECODER.raw_decode(text, at)
+    except (ValueError, RecursionError) as error:
+        line += _lines_into(error, at, text)
+        raise DataError(f"item {number}: is not JSON ({error}); fix it", path=path, line=line + 1) from None
 
 
 def _lines_into(error: Exception, at: int, text: str) -> int:
