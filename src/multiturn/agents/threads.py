@@ -22,6 +22,8 @@ __all__ = ["FastestCount", "PassThreads", "thread_counts"]
 
 _REMEMBERED: Final = 3
 """Passes by whose median a number of threads is judged."""
+_HOPELESS: Final = 1.5
+"""A number of threads with which a pass takes so many times as long gets no second one."""
 _RETRY_AFTER: Final = 100
 """Passes after which another number of threads gets one."""
 _LEAST_WORK: Final = 1e8
@@ -40,29 +42,33 @@ def thread_counts(available: int) -> tuple[int, ...]:
 class FastestCount:
     """Which of several numbers of threads has been fastest lately.
 
-    Each gets a few passes at first. Then the fastest gets all but one in a hundred, which goes to the others
-    in turn, so that a change of what else the machine does is noticed.
+    It begins with the largest and looks at its neighbours: each gets a few passes, or one where that is much
+    slower, and the fastest is the one whose neighbours are looked at next. So a machine with many cores does
+    not read a long prompt with one of them to see how long that takes. One pass in a hundred goes to the
+    neighbours in turn, so that a change of what else the machine does is noticed.
 
     Args:
-        counts: The numbers to choose from.
+        counts: The numbers to choose from, ascending.
     """
 
     def __init__(self, counts: Sequence[int]) -> None:
+        self._counts = tuple(counts)
+        self._best = len(self._counts) - 1
         self._seconds = {count: collections.deque[float](maxlen=_REMEMBERED) for count in counts}
         self._passes = 0
 
     def choose(self) -> int:
         """The number for the next pass."""
-        tried_least = min(self._seconds, key=lambda count: len(self._seconds[count]))
-        if len(self._seconds[tried_least]) < _REMEMBERED:
-            return tried_least
-        fastest = min(self._seconds, key=lambda count: statistics.median(self._seconds[count]))
+        best = self._counts[self._best]
+        for count in (best, *self._neighbours()):
+            if self._is_worth_a_pass(count, best):
+                return count
+        best = min((*self._neighbours(), best), key=lambda count: (self._usual(count), count))
+        self._best = self._counts.index(best)
         self._passes += 1
         retries, between = divmod(self._passes, _RETRY_AFTER)
-        if between:
-            return fastest
-        others = [count for count in self._seconds if count != fastest] or [fastest]
-        return others[retries % len(others)]
+        others = self._neighbours()
+        return best if between or not others else others[retries % len(others)]
 
     def took(self, count: int, seconds: float) -> None:
         """Remember what a pass took.
@@ -72,6 +78,21 @@ class FastestCount:
             seconds: Its time, for a unit of work, so that passes can be compared.
         """
         self._seconds[count].append(seconds)
+
+    def _neighbours(self) -> tuple[int, ...]:
+        """The next smaller number, and the next larger one, where there are such."""
+        at = self._best
+        return (*self._counts[max(0, at - 1) : at], *self._counts[at + 1 : at + 2])
+
+    def _usual(self, count: int) -> float:
+        return statistics.median(self._seconds[count])
+
+    def _is_worth_a_pass(self, count: int, best: int) -> bool:
+        """Whether too little is known of a number, and that does not rule it out."""
+        known = self._seconds[count]
+        if not known:
+            return True
+        return len(known) < _REMEMBERED and (count == best or min(known) <= _HOPELESS * self._usual(best))
 
 
 class PassThreads:
