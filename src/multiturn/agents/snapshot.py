@@ -27,7 +27,7 @@ def decoding_dtype(model: PreTrainedModel | PeftModel, wanted: str | None) -> to
     Args:
         model: The model.
         wanted: ``"float32"``, ``"bfloat16"`` and so on; None takes bfloat16 for a float32 model on a CPU that
-            computes in it (1.2 to 4 times as fast, see docs/training.md), and the model's own dtype otherwise.
+            computes in it (1.2 to 4 times as fast), and the model's own dtype otherwise.
 
     Raises:
         ConfigError: There is no such dtype.
