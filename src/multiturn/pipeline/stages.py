@@ -100,7 +100,7 @@ def fine_tune(run: Run) -> dict[str, Any]:
         output=output,
     )
     gc.collect()
-    return {"says": _training_line(history), "history": history}
+    return {"says": trainings.describe_training(history), "history": history}
 
 
 def build_pairs(run: Run) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def optimize(run: Run, entry: MethodRound) -> dict[str, Any]:
         reference_cache=files.reference,
     )
     gc.collect()
-    return {"says": _training_line(history), "history": history}
+    return {"says": trainings.describe_training(history), "history": history}
 
 
 def fine_tune_on_successes(run: Run, method: str) -> dict[str, Any]:
@@ -165,8 +165,9 @@ def fine_tune_on_successes(run: Run, method: str) -> dict[str, Any]:
     )
     gc.collect()
     added = len(successes.trajectories)
+    learned = f"{added} successes beside {len(shown)} demonstrations"
     return {
-        "says": f"{added} successes beside {len(shown)} demonstrations, {_training_line(history)}",
+        "says": f"{learned}, {trainings.describe_training(history)}",
         "demonstrations": len(shown),
         "successes": added,
         "dropped": successes.dropped,
@@ -222,10 +223,3 @@ def _require_enough(config: Config, demonstrations: int) -> None:
         raise ConfigError(
             f"explore.skip is {config.explore.skip}, which leaves none of {demonstrations} tasks; lower it"
         )
-
-
-def _training_line(history: dict[str, Any]) -> str:
-    last: dict[str, Any] = next((record for record in reversed(history["log"]) if "loss" in record), {})
-    words = [f"loss {last['loss']:.3f}"] if last else []
-    words += [f"accuracy {last['rewards/accuracies']:.2f}"] if "rewards/accuracies" in last else []
-    return ", ".join([*words, *history.get("warnings", [])]) or "done"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import statistics
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from multiturn.trajectory import PreferencePair, Trajectory
 
 __all__ = [
+    "describe_training",
     "pair_trainer",
     "require_what_it_takes",
     "sft_trainer",
@@ -60,6 +62,23 @@ def require_what_it_takes(trainings: Iterable[TrainSettings]) -> None:
         require_trackers(settings.report_to or ())
         if settings.lora is not None and settings.lora.quantization is not None:
             require_quantization(settings.lora.quantization)
+
+
+def describe_training(history: Mapping[str, Any]) -> str:
+    """A training in a line: its loss and accuracy over the last fifth of its steps, and its warnings.
+
+    A single step may hold a single pair, so the last one says little.
+
+    Args:
+        history: As `multiturn.training.sft.train_sft` gives it.
+    """
+    steps = [record for record in history["log"] if "loss" in record]
+    last = steps[-math.ceil(len(steps) / 5) :]
+    words = []
+    for name, word, digits in (("loss", "loss", 3), ("rewards/accuracies", "accuracy", 2)):
+        values = [record[name] for record in last if name in record]
+        words += [f"{word} {statistics.fmean(values):.{digits}f}"] if values else []
+    return ", ".join([*words, *history.get("warnings", [])]) or "done"
 
 
 def train_on_demonstrations(
