@@ -84,11 +84,11 @@ def test_the_settings_of_an_objective_reach_the_trainer(
 
 
 def test_a_training_in_a_line() -> None:
-    """11 steps: the last fifth are three, with losses 0.3, 0.2, 0.7 and accuracies 1, 1, 0."""
-    losses = [9.0] * 8 + [0.3, 0.2, 0.7]
+    """11 steps: the last tenth are two, with losses 0.3 and 0.7 and accuracies 1 and 0."""
+    losses = [9.0] * 9 + [0.3, 0.7]
     log: list[dict[str, float]] = [{"loss": loss, "rewards/accuracies": 1.0} for loss in losses]
     log[-1]["rewards/accuracies"] = 0.0
     log.append({"train_runtime": 3.0})  # what transformers says at the end is no step
-    assert trainings.describe_training({"log": log}) == "loss 0.400, accuracy 0.67"
+    assert trainings.describe_training({"log": log}) == "loss 0.500, accuracy 0.50"
     assert trainings.describe_training({"log": [{"loss": 0.5}], "warnings": ["hot"]}) == "loss 0.500, hot"
     assert trainings.describe_training({"log": []}) == "done"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import statistics
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +12,7 @@ from multiturn.launch import process_count
 from multiturn.models.load import ModelSpec, Policy, load_policy
 from multiturn.models.quantized import require_quantization
 from multiturn.pipeline.operations import load_model
+from multiturn.reports.summary import mean_of_last_tenth
 from multiturn.training.config import DMPOConfig, SFTConfig
 from multiturn.training.preference import DMPOTrainer, train_preference
 from multiturn.training.rows import chosen_row
@@ -65,19 +65,15 @@ def require_what_it_takes(trainings: Iterable[TrainSettings]) -> None:
 
 
 def describe_training(history: Mapping[str, Any]) -> str:
-    """A training in a line: its loss and accuracy over the last fifth of its steps, and its warnings.
-
-    A single step may hold a single pair, so the last one says little.
+    """A training in a line: its loss and accuracy over the last tenth of its steps, and its warnings.
 
     Args:
         history: As `multiturn.training.sft.train_sft` gives it.
     """
-    steps = [record for record in history["log"] if "loss" in record]
-    last = steps[-math.ceil(len(steps) / 5) :]
     words = []
     for name, word, digits in (("loss", "loss", 3), ("rewards/accuracies", "accuracy", 2)):
-        values = [record[name] for record in last if name in record]
-        words += [f"{word} {statistics.fmean(values):.{digits}f}"] if values else []
+        values = [record[name] for record in history["log"] if name in record]
+        words += [f"{word} {mean_of_last_tenth(values):.{digits}f}"] if values else []
     return ", ".join([*words, *history.get("warnings", [])]) or "done"
 
 

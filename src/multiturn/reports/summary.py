@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from multiturn.evaluation.evaluate import MethodSummary
     from multiturn.trajectory import PreferencePair
 
-__all__ = ["SUMMARY_SCHEMA", "build_summary", "describe_pairs"]
+__all__ = ["SUMMARY_SCHEMA", "build_summary", "describe_pairs", "mean_of_last_tenth"]
 
 SUMMARY_SCHEMA: Final = 1
 
@@ -239,7 +239,7 @@ def _training(history: Mapping[str, Any], turns: Mapping[str, Any] | None) -> di
         "gamma": history.get("gamma") if objective == "dmpo" or weighting else None,
         "weighting": weighting,
         "curves": curves,
-        "last": {metric: _mean_of_last_tenth(curve["value"]) for metric, curve in curves.items()},
+        "last": {metric: mean_of_last_tenth(curve["value"]) for metric, curve in curves.items()},
         "weights": _weights(objective, history.get("gamma"), weighting, turns),
         "rows": data.get("used"),
         "steps": history.get("steps"),
@@ -251,7 +251,8 @@ def _training(history: Mapping[str, Any], turns: Mapping[str, Any] | None) -> di
     }
 
 
-def _mean_of_last_tenth(values: Sequence[float]) -> float:
+def mean_of_last_tenth(values: Sequence[float]) -> float:
+    """Where a curve ended: one step may hold a single pair, so the last one says little."""
     return statistics.fmean(values[-math.ceil(len(values) / 10) :])
 
 
