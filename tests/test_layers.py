@@ -16,6 +16,7 @@ LAYERS = (
     "cache",
     "memory",
     "launch",
+    "precision",
     "fields",
     "trajectory",
     "jsonl",

@@ -190,7 +190,7 @@ def test_an_unknown_option(capsys: pytest.CaptureFixture[str]) -> None:
         ("--set", "objective.x=1", "--set 'objective.x=1': 'objective' is not a section"),
         ("--set", "schedule=cosin", "--set: schedule: input should be 'linear', 'cosine'"),
         ("--set", "micro_batch_size=5", "batch_size 32 is no multiple of micro_batch_size 5; change either"),
-        ("--precision", "fp16", "--precision: there is no 'fp16'; use bf16 or fp32"),
+        ("--precision", "fp16", "--precision: there is no 'fp16'; use auto, bf16 or fp32"),
     ],
 )
 def test_bad_training_settings(

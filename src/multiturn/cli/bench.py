@@ -37,7 +37,7 @@ def bench(
         typer.Option("--model", "-m", help="As for train, or random-0.5b, random-1.5b (random weights)."),
     ] = "smollm2-135m-instruct",
     chat_template: options.Template = "model",
-    precision: options.Precision = "bf16",
+    precision: options.Precision = "auto",
     rounds: Annotated[int, typer.Option(min=1, help="How often everything is run.")] = 3,
     steps: Annotated[
         int, typer.Option(min=1, help="Optimizer steps timed in a run, after one that is not.")

@@ -6,8 +6,8 @@ from typing import Annotated, Any, TypeAlias, get_args
 
 import typer
 
+from multiturn import precision
 from multiturn.errors import ConfigError
-from multiturn.pipeline import config
 from multiturn.pipeline.config import EnvironmentSettings, PromptSettings
 from multiturn.pipeline.load import assign, parse_override, validated
 from multiturn.pipeline.section import SettingsT
@@ -38,9 +38,11 @@ __all__ = [
 
 
 def _known_precision(value: str) -> str:
-    known = get_args(config.Precision)
+    known = get_args(precision.Precision)
+    if value == "auto":
+        return precision.default_precision()
     if value not in known:
-        raise ConfigError(f"--precision: there is no {value!r}; use {' or '.join(known)}")
+        raise ConfigError(f"--precision: there is no {value!r}; use auto, {' or '.join(known)}")
     return value
 
 
@@ -61,7 +63,10 @@ Seed: TypeAlias = Annotated[
 ]
 Precision: TypeAlias = Annotated[
     str,
-    typer.Option(help="bf16 (autocast, weights stay float32) or fp32.", callback=_known_precision),
+    typer.Option(
+        help="auto (the faster one on this machine), bf16 (autocast; weights stay float32) or fp32.",
+        callback=_known_precision,
+    ),
 ]
 ReportTo: TypeAlias = Annotated[
     list[str] | None,

@@ -20,7 +20,7 @@ def sft(
     learning_rate: Annotated[float | None, typer.Option(help="The peak learning rate.")] = None,
     report_to: options.ReportTo = None,
     chat_template: options.Template = "model",
-    precision: options.Precision = "bf16",
+    precision: options.Precision = "auto",
     given_format: reading.Source = None,
     skip_bad: reading.SkipBad = False,
     reward_field: reading.RewardField = None,

@@ -48,7 +48,7 @@ def train(  # noqa: PLR0913 - an argument for each option
     ] = None,
     report_to: options.ReportTo = None,
     chat_template: options.Template = "model",
-    precision: options.Precision = "bf16",
+    precision: options.Precision = "auto",
     given_format: reading.Source = None,
     skip_bad: reading.SkipBad = False,
     dataset_split: reading.DatasetSplit = None,

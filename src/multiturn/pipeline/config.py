@@ -24,6 +24,7 @@ from multiturn.pipeline.methods import (
 )
 from multiturn.pipeline.section import Count, Fraction, Positive, Section
 from multiturn.pipeline.train_settings import PreferenceSettings, SftSettings
+from multiturn.precision import Precision, default_precision
 
 __all__ = [
     "NAME_PATTERN",
@@ -42,7 +43,9 @@ __all__ = [
 NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 """Names of runs and methods become names of files and folders."""
 
-Precision = Literal["bf16", "fp32"]
+
+def _settled(value: object) -> object:
+    return default_precision() if value == "auto" else value
 
 
 class EnvironmentSettings(Section):
@@ -177,7 +180,8 @@ class Config(Section):
         seed: Seeds data order, sampling and training. The tasks themselves depend on the environment's own
             options only.
         model: ``smollm2-135m-instruct``, a path, a hub id, or ``{scratch: {...}}`` for tests.
-        precision: ``bf16`` (autocast; weights stay float32) or ``fp32``.
+        precision: ``bf16`` (autocast; weights stay float32), ``fp32``, or ``auto``, the faster one of the two
+            on this machine; what that is is written down with the run.
         environment: Where the agent acts.
         prompt: How conversations are put to the model.
         expert: Expert trajectories.
@@ -198,7 +202,7 @@ class Config(Section):
     output: str | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     model: str | dict[str, Any] = "smollm2-135m-instruct"
-    precision: Precision = "bf16"
+    precision: Annotated[Precision, BeforeValidator(_settled)] = Field(default_factory=default_precision)
     environment: EnvironmentSettings
     prompt: PromptSettings = PromptSettings()
     expert: ExpertSettings = ExpertSettings()
