@@ -6,6 +6,8 @@ import dataclasses
 import errno
 import os
 import signal
+import subprocess
+import sys
 import time
 import warnings
 from typing import TYPE_CHECKING, NoReturn
@@ -125,6 +127,18 @@ def test_what_a_killed_process_leaves_is_ignored(tmp_path: Path) -> None:
     assert (opened.corrupt_files, len(opened)) == (0, 4)
 
 
+def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    cache = ReferenceCache(tmp_path, "weights")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        cache.put(SUMS)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert cache.get(ROWS[0]) is None
+
+
 def test_killed_while_writing(tmp_path: Path) -> None:
     """A process that writes as fast as it can is killed; every file that is there is whole."""
     reader, writer = os.pipe()
@@ -191,6 +205,28 @@ def test_an_architecture_is_what_the_same_weights_compute_with() -> None:
     stretched = architecture_of(model)
     model.config.rope_parameters = {**model.config.rope_parameters, "factor": 4.0}
     assert len({same, stretched, architecture_of(model)}) == 3
+
+
+def test_an_architecture_is_the_same_in_every_process() -> None:
+    """The order of a set is another one in each."""
+    code = (
+        "from transformers import LlamaConfig; from types import SimpleNamespace; "
+        "from multiturn.models.reference_cache import architecture_of; "
+        "config = LlamaConfig(some={'a', 'b', 'c'}); config.to_dict = lambda own=config.to_dict: "
+        "own() | {'some': {'a', 'b', 'c'}, 'odd': object()}; "
+        "print(architecture_of(SimpleNamespace(config=config)))"
+    )
+    told = {
+        subprocess.run(  # noqa: S603 - ours
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(told) == 1
 
 
 def test_an_unusable_folder(tmp_path: Path) -> None:

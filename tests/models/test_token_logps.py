@@ -99,14 +99,41 @@ def test_equal_for_any_sizes_and_any_upstream_gradient(data: st.DataObject) -> N
     check(head, shape, data.draw(st.integers(1, 10)), slope)
 
 
+@pytest.mark.parametrize("rows", [3, 4], ids=["computed again", "kept"])
 @heads
-def test_gradients_are_those_of_finite_differences(shape: HeadShape) -> None:
+def test_gradients_are_those_of_finite_differences(shape: HeadShape, rows: int) -> None:
     head = make(count=4)
 
     def score(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return token_logps(hidden, weight, bias, head.targets, shape=shape, rows=3)
+        return token_logps(hidden, weight, bias, head.targets, shape=shape, rows=rows)
 
     assert torch.autograd.gradcheck(score, head.trained)
+
+
+@heads
+def test_logits_that_are_kept_serve_several_backward_passes(shape: HeadShape) -> None:
+    head = make(count=4)
+    again, kept = (token_logps(*head, shape=shape, rows=4, kept=kept) for kept in (3, 4))
+    expected = torch.autograd.grad(again.sum(), head.trained)
+    for _ in range(3):
+        got = torch.autograd.grad(kept.sum(), head.trained, retain_graph=True)
+        for one, other in zip(got, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize(("kept", "logits"), [(None, 1), (7, 1), (6, 0), (0, 0)])
+def test_what_may_be_kept(kept: int | None, logits: int) -> None:
+    """7 predictions in chunks of 8: their logits are kept where 7 may be."""
+    head = make(count=7)
+    shapes = []
+
+    def note(saved: Tensor) -> Tensor:
+        shapes.append(tuple(saved.shape))
+        return saved
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda saved: saved):
+        token_logps(*head, shape=HeadShape(), rows=8, kept=kept)
+    assert shapes.count((7, len(head.weight))) == logits
 
 
 def test_without_weights_every_token_is_as_likely() -> None:

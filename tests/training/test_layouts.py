@@ -171,6 +171,54 @@ def test_a_layout_that_computes_something_else_is_given_up_loudly(
     assert "does not compute" in result["trainer"].warnings_seen[0]["warning"]
 
 
+@pytest.mark.parametrize("unchecked", [False, True])
+def test_the_reference_is_read_in_the_layout_of_the_training(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, *, unchecked: bool
+) -> None:
+    """An evaluation comes first, in a layout that computes something else; training gives that layout up.
+
+    The evaluation checks it as well. Without that (`unchecked`), what it has kept of the reference is wrong.
+    """
+    from multiturn.models import cascade
+
+    own_parts, own_settle = cascade._parts, Forwards.settle
+    losses = []
+    for layout in ("padded", "auto"):
+        if layout == "auto":
+            monkeypatch.setattr(cascade, "_parts", lambda *parts: [p for p in own_parts(*parts) if p.causal])
+            if unchecked:
+                monkeypatch.setattr(
+                    Forwards,
+                    "settle",
+                    lambda self, model, rows, *, gradients: own_settle(
+                        self, model, rows if gradients else None, gradients=gradients
+                    ),
+                )
+        tiny = policy(dtype=torch.float64)
+        trainer = DMPOTrainer(
+            tiny.model,
+            DMPOConfig(
+                output_dir=str(tmp_path / layout),
+                layout=layout,
+                max_steps=3,
+                learning_rate=1e-2,
+                logging_steps=1,
+                save_strategy="no",
+                reference="cached",
+                report_to="none",
+            ),
+            train_dataset=EXPERT,
+            eval_dataset=EXPERT,
+            processing_class=tiny.tokenizer,
+        )
+        trainer.evaluate()
+        assert trainer.forwards.layout == ("forest" if unchecked and layout == "auto" else "padded")
+        trainer.train()
+        assert trainer.forwards.layout == "padded"
+        losses.append([record["loss"] for record in trainer.state.log_history if "loss" in record])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-12)
+
+
 def test_a_layout_that_was_given_up_does_not_come_back_with_an_evaluation(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

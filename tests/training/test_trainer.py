@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from training_samples import lora, pair, pairs, policy, trajectories
 from transformers import TrainerCallback, TrainerState
 
@@ -34,10 +34,21 @@ def test_an_evaluation_set_by_its_name_before_training(tiny: Policy, run_options
     assert trainer.evaluate("short")["eval_loss"] == pytest.approx(math.log(2), abs=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # PEFT's own
 def test_the_policy_is_no_reference_of_its_own(tiny: Policy, run_options: dict[str, Any]) -> None:
     """Freezing it as the reference would leave nothing to train."""
     with pytest.raises(ConfigError, match="leave ref_model out"):
         _trainer(tiny, run_options, ref_model=tiny.model)
+    base: Any = tiny.model
+    adapted: Any = get_peft_model(base, LoraConfig(r=2, target_modules="all-linear"))
+    with pytest.raises(ConfigError, match="shares its weights with the model that is trained"):
+        DMPOTrainer(
+            adapted,
+            DMPOConfig(**run_options),
+            train_dataset=pairs(2),
+            processing_class=tiny.tokenizer,
+            ref_model=base,
+        )
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # PEFT's own

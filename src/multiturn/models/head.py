@@ -35,7 +35,13 @@ _verdicts: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionar
 
 
 def fused_token_logps(
-    model: nn.Module, inputs: Mapping[str, Any], sources: Tensor, targets: Tensor, *, rows: int | None = None
+    model: nn.Module,
+    inputs: Mapping[str, Any],
+    sources: Tensor,
+    targets: Tensor,
+    *,
+    rows: int | None = None,
+    passes: int = 1,
 ) -> Tensor:
     """The log-probabilities of tokens, of which only the places that predict them meet the output head.
 
@@ -45,6 +51,7 @@ def fused_token_logps(
         sources: ``[U]`` int64, places in the flattened ``[B * L]`` inputs whose hidden states predict.
         targets: ``[U]`` int64, the token ids that they predict.
         rows: Rows of logits at once; None takes what fits into a fixed memory.
+        passes: Forward passes before the backward pass, which share the memory for logits that are kept.
 
     Returns:
         ``[U]`` nats, float32 (float64 for a float64 model), differentiable.
@@ -56,7 +63,9 @@ def fused_token_logps(
 
     def score(hidden: Tensor) -> Tensor:
         states = hidden.reshape(-1, hidden.shape[-1]).index_select(0, sources)
-        logps = token_logps(states, head.weight, head.bias, targets, shape=shape, rows=at_once)
+        logps = token_logps(
+            states, head.weight, head.bias, targets, shape=shape, rows=at_once, kept=at_once // passes
+        )
         # A copy: FSDP hooks into what a module returns, and a view can lose the hook.
         return logps.view(1, -1, 1).clone()
 

@@ -32,6 +32,7 @@ def turn_logps(
     *,
     max_turns: int | None = None,
     head: Head = "auto",
+    passes: int = 1,
 ) -> Tensor:
     """The sum of the log-probabilities of each turn's tokens, differentiable.
 
@@ -46,6 +47,8 @@ def turn_logps(
         max_turns: The number of columns of the result; by default the largest number of turns in the batch.
         head: ``"fused"`` never holds the logits of more than a chunk; ``"logits"`` lets the model make all
             that it needs at once; ``"auto"`` is the first for models that allow it.
+        passes: Forward passes that are made before the backward pass of all of them: the logits that are kept
+            for it are bounded for all together.
 
     Returns:
         The sums in nats, ``[S, max_turns]`` float32 (float64 for a float64 model); exactly 0 where a
@@ -63,7 +66,7 @@ def turn_logps(
     _refuse_virtual_tokens(model)
     scored = _padded(batch) if isinstance(batch, PaddedBatch) else _packed(model, batch)
     if _is_fused(model, head):
-        logps = fused_token_logps(model, scored.inputs, scored.sources, scored.targets)
+        logps = fused_token_logps(model, scored.inputs, scored.sources, scored.targets, passes=passes)
     else:
         logits = _scored_logits(model, scored)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))

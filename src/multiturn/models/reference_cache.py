@@ -7,6 +7,7 @@ architecture, precision and attention implementation.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ReferenceCache", "architecture_of", "conversation_key", "precision_of"]
 
-_FORMAT = "multiturn-reference-1"
+_FORMAT = "multiturn-reference-2"
 _BESIDE_THE_POINT = frozenset(
     {
         "_name_or_path",
@@ -78,7 +79,7 @@ def architecture_of(model: nn.Module) -> str:
     The same weights compute something else under another one.
     """
     config: Any = bare_model(model).config
-    told = json.dumps(_told(config.to_dict()), sort_keys=True, default=str)
+    told = json.dumps(_told(config.to_dict()), sort_keys=True, default=_in_words)
     return hashlib.sha256(told.encode()).hexdigest()
 
 
@@ -89,6 +90,13 @@ def _told(settings: Mapping[Any, Any]) -> dict[str, Any]:
         for name, value in settings.items()
         if name not in _BESIDE_THE_POINT
     }
+
+
+def _in_words(value: object) -> object:
+    """What JSON has no form for, the same in every process: no order of a set, and no address in memory."""
+    if isinstance(value, set | frozenset):
+        return sorted(map(repr, value))
+    return str(value) if type(value).__str__ is not object.__str__ else type(value).__qualname__
 
 
 class ReferenceCache:
@@ -203,11 +211,15 @@ class ReferenceCache:
         content = save(tensors, metadata={"format": _FORMAT, "sha256": _checksum(tensors)})
         name = uuid.uuid4().hex
         partial = self._folder / f".{name}.partial"
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(self._folder / f"{name}.safetensors")
+        try:
+            with partial.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.rename(self._folder / f"{name}.safetensors")
+        finally:
+            partial.unlink(missing_ok=True)  # a disk may be full
+        _flush_folder(self._folder)
         self._entries |= rows
 
     def _read(self, file: Path) -> None:
@@ -227,9 +239,19 @@ class ReferenceCache:
         self._entries |= dict(zip(keys, tensors["sums"].split(tensors["counts"].tolist()), strict=True))
 
 
+def _flush_folder(folder: Path) -> None:
+    """Make the name of a new file last, where the system can."""
+    with contextlib.suppress(OSError):
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+
+
 def _checksum(tensors: Mapping[str, torch.Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
-        digest.update(f"{name} {tuple(tensors[name].shape)} ".encode())
+        digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)} ".encode())
         digest.update(tensors[name].numpy().tobytes())
     return digest.hexdigest()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["HeadShape", "chunk_rows", "token_logps"]
 
 CHUNK_ELEMENTS: Final = 2**25
-"""Logits that exist at once, at most: 128 MiB in float32."""
+"""Logits of a chunk, at most: 128 MiB in float32. While it is computed, a few times as much is held."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -56,13 +56,20 @@ def chunk_rows(vocabulary: int) -> int:
 
 
 def token_logps(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, *, shape: HeadShape, rows: int
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    *,
+    shape: HeadShape,
+    rows: int,
+    kept: int | None = None,
 ) -> Tensor:
     """The log-probability of each target given the hidden state that predicts it, differentiable.
 
     Logits exist for `rows` predictions at a time; in the backward pass they are computed once more, unless
-    there are no more than these, which are kept. Under autocast the matrix products are in its dtype, and the
-    softmax is in float32 at least.
+    there are so few that they are kept. Under autocast the matrix products are in its dtype, and the softmax
+    is in float32 at least.
 
     Args:
         hidden: ``[U, D]``.
@@ -71,6 +78,7 @@ def token_logps(
         targets: ``[U]`` int64 token ids.
         shape: What happens to logits after the head.
         rows: Rows of logits at once, at least 1.
+        kept: Rows of logits that may be kept for the backward pass, at most `rows`; None for as many.
 
     Returns:
         ``[U]`` nats, float32 (float64 for float64 inputs).
@@ -79,16 +87,25 @@ def token_logps(
     if _cuts(hidden, bias, shape, compute):
         return _cut_cross_entropy(hidden.to(compute), weight.to(compute), targets, shape)
     score: Any = _TokenLogps.apply
-    result: Tensor = score(hidden, weight, bias, targets, _Plan(shape, rows, compute))
+    keeps = len(targets) <= (rows if kept is None else min(rows, kept))
+    result: Tensor = score(hidden, weight, bias, targets, _Plan(shape, rows, compute, keeps))
     return result
 
 
 class _Plan(NamedTuple):
-    """What the head does after its product, the rows of logits at once, and the dtype of the product."""
+    """How to go about it.
+
+    Attributes:
+        shape: What the head does after its product.
+        rows: Rows of logits at once.
+        compute: The dtype of the product.
+        keeps: Whether the logits, of one chunk then, are kept for the backward pass.
+    """
 
     shape: HeadShape
     rows: int
     compute: torch.dtype
+    keeps: bool
 
 
 class _TokenLogps(torch.autograd.Function):
@@ -98,7 +115,8 @@ class _TokenLogps(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, plan: _Plan
     ) -> Tensor:
-        shape, rows, compute = ctx.plan = plan
+        ctx.plan = plan
+        shape, rows, compute, keeps = plan
         wide = torch.promote_types(compute, torch.float32)
         lse = torch.empty(len(targets), dtype=wide, device=hidden.device)
         chosen = torch.empty_like(lse)
@@ -109,7 +127,8 @@ class _TokenLogps(torch.autograd.Function):
                 logits = shape.apply(functional.linear(hidden[chunk].to(compute), *head).to(wide))
                 lse[chunk] = logits.logsumexp(-1)
                 chosen[chunk] = logits.gather(-1, targets[chunk, None]).squeeze(-1)
-                kept = logits if len(targets) <= rows and any(ctx.needs_input_grad) else None
+                kept = logits if keeps else None
+                del logits  # before those of the next chunk come
         ctx.save_for_backward(hidden, weight, bias, targets, lse, kept)
         return chosen - lse
 
@@ -117,7 +136,7 @@ class _TokenLogps(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets, lse, kept = ctx.saved_tensors
-        shape, rows, compute = ctx.plan
+        shape, rows, compute, _ = ctx.plan
         needs = ctx.needs_input_grad
         grad_hidden = torch.empty_like(hidden) if needs[0] else None
         grad_weight = torch.zeros(weight.shape, dtype=lse.dtype, device=weight.device) if needs[1] else None
@@ -131,12 +150,14 @@ class _TokenLogps(torch.autograd.Function):
                 slope = (logits - lse[chunk, None]).exp_().mul_(-grad[chunk, None])
                 slope.scatter_add_(-1, targets[chunk, None], grad[chunk, None])
                 slope = shape.backward(slope, logits).to(compute)
+                del logits
                 if grad_hidden is not None:
                     grad_hidden[chunk] = (slope @ head[0]).to(hidden.dtype)
                 if grad_weight is not None:
                     grad_weight += slope.T @ states
                 if grad_bias is not None:
                     grad_bias += slope.sum(0)
+                del slope
         return (
             grad_hidden,
             _cast(grad_weight, weight.dtype),

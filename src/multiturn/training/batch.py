@@ -119,7 +119,7 @@ def length_groups(lengths: Sequence[int]) -> list[list[int]]:
 
 
 def logps_by_length(
-    run: Callable[[PaddedBatch], Tensor], batch: PaddedBatch, lengths: Sequence[int]
+    run: Callable[[PaddedBatch, int], Tensor], batch: PaddedBatch, lengths: Sequence[int]
 ) -> Tensor:
     """What `run` says of a batch, computed in several forward passes without much padding.
 
@@ -127,7 +127,7 @@ def logps_by_length(
     spread over rows.
 
     Args:
-        run: From a batch of S' rows to ``[S', T]``.
+        run: From a batch of S' rows, and the number of such passes, to ``[S', T]``.
         batch: S rows.
         lengths: The tokens of each row.
 
@@ -136,7 +136,7 @@ def logps_by_length(
     """
     groups = length_groups(lengths)
     if len(groups) == 1:
-        return run(batch)
+        return run(batch, 1)
     parts = []
     for group in groups:
         end = lengths[group[0]]
@@ -146,6 +146,6 @@ def logps_by_length(
             turns=batch.turns[group, :end],
             num_turns=batch.num_turns[group],
         )
-        parts.append(run(part))
+        parts.append(run(part, len(groups)))
     order = [index for group in groups for index in group]
     return torch.cat(parts)[sorted(range(len(order)), key=order.__getitem__)]

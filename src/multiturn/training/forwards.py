@@ -153,14 +153,14 @@ class Forwards:
         """The per-turn sums ``[S, T]`` of a batch under a model, be it another than the settled one."""
         columns = int(micro.num_turns.max())
 
-        def run(batch: Any) -> Tensor:
-            return turn_logps(model, batch, max_turns=columns, head=self.head)
+        def run(batch: Any, passes: int) -> Tensor:
+            return turn_logps(model, batch, max_turns=columns, head=self.head, passes=passes)
 
         if self.layout == "padded":
             padded = cast("PaddedBatch", micro.batch)
-            return logps_by_length(run, padded, micro.lengths) if self._by_length else run(padded)
+            return logps_by_length(run, padded, micro.lengths) if self._by_length else run(padded, 1)
         with forest_attention(model):
-            return run(micro.batch)
+            return run(micro.batch, 1)
 
     def place(self, model: Any) -> nn.Module:
         """A frozen model where it can be run at every step: on the device, spread over it where FSDP does so.

@@ -10,7 +10,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from peft import PeftModel
-from transformers import PreTrainedModel
 
 from multiturn.errors import ConfigError
 from multiturn.training.config import DMPOConfig
@@ -33,7 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from peft import PeftConfig
-    from transformers import PreTrainedTokenizerBase, TrainerCallback
+    from torch import nn
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
     from multiturn.models import Policy
     from multiturn.training.rows import Rows
@@ -89,15 +89,12 @@ class DMPOTrainer(TurnTrainer):
         args = DMPOConfig() if args is None else args
         if not isinstance(args, DMPOConfig):
             raise ConfigError(f"args is a {type(args).__name__}; DMPOTrainer takes a DMPOConfig")
-        if isinstance(ref_model, PreTrainedModel) and ref_model is model:
-            raise ConfigError(
-                "ref_model is the model that is trained; leave ref_model out: the reference is then the "
-                "policy before its first step"
-            )
         task = args.pair_task()
         if ref_model is not None and not task.reads_reference:
             raise ConfigError(f"the objective {args.objective!r} reads no reference; leave ref_model out")
         policy, tokenizer = open_model(model, processing_class)
+        other = None if ref_model is None else open_model(ref_model, processing_class or tokenizer)[0]
+        _refuse_shared_weights(policy, other)
         render = Rendering(render_pairs, policy, tokenizer, args)
         train_rows, eval_rows = render_sets(train_dataset, render), render_sets(eval_dataset, render)
         merged = isinstance(policy, PeftModel)
@@ -109,7 +106,6 @@ class DMPOTrainer(TurnTrainer):
         origin = Origin(name=name_of(policy), fingerprint=fingerprint, merged=merged)
         reference: Reference | None = None
         if task.reads_reference:
-            other = open_model(ref_model, processing_class or tokenizer)[0] if ref_model is not None else None
             scored = fingerprint if other is None else shared_fingerprint(other)
             reference = _reference(args, other, scored, adapted=peft_config is not None)
             origin = dataclasses.replace(
@@ -133,6 +129,19 @@ class DMPOTrainer(TurnTrainer):
             collapse_warning_nats=args.collapse_warning_nats if task.reads_reference else None,
             callbacks=callbacks,
             optimizers=optimizers,
+        )
+
+
+def _refuse_shared_weights(policy: nn.Module, other: nn.Module | None) -> None:
+    """Refuse a reference that would change with the policy: what PEFT has put its adapter into, for example.
+
+    Raises:
+        ConfigError: They share weights.
+    """
+    if other is not None and {id(p) for p in policy.parameters()} & {id(p) for p in other.parameters()}:
+        raise ConfigError(
+            "ref_model shares its weights with the model that is trained, and would change with it; leave "
+            "ref_model out: the reference is then the policy before its first step"
         )
 
 

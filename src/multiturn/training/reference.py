@@ -150,6 +150,7 @@ class Cached:
         self._model: Any = None if model is None else _frozen(model)
         self._cache: ReferenceCache | None = None
         self._known: dict[Rendered, Tensor] = {}
+        self._layout: str | None = None
 
     def keep(self, policy: PreTrainedModel) -> None:
         """Nothing to do."""
@@ -158,6 +159,9 @@ class Cached:
         self, model: PreTrainedModel, rows: RenderedRows[Any], forwards: Forwards, *, initial: bool
     ) -> None:
         """Compute what neither memory nor disk holds; each process its part of it."""
+        if self._layout != forwards.layout:
+            # The one before may have been found not to compute what it should.
+            self._cache, self._known, self._layout = None, {}, forwards.layout
         wanted = {sequence: None for row in rows.rows for sequence in row.sequences}
         missing = [sequence for sequence in wanted if sequence not in self._known]
         if not missing:

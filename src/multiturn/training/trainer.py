@@ -161,15 +161,20 @@ class TurnTrainer(ReportingTrainer):
         self._early_warnings.clear()
 
     def _make_ready(self, model: Any) -> None:
-        rows = self.train_dataset if isinstance(self.train_dataset, RenderedRows) else None
-        problem = self.forwards.settle(model, rows, gradients=True)
+        self._settle(model, self.train_dataset, gradients=True)
+        with self.clock.phase("reference"):
+            self._prepare_reference(model, self.train_dataset)
+            self._prepare_reference(model, self.eval_dataset)
+
+    def _settle(self, model: Any, rows: Any, *, gradients: bool) -> None:
+        """Settle how the model is run, with a check on some of the rows."""
+        first = next(iter(rows.values()), None) if isinstance(rows, dict) else rows
+        shown = first if isinstance(first, RenderedRows) and first.rows else None
+        problem = self.forwards.settle(model, shown, gradients=gradients)
         if problem is not None:
             if self.is_world_process_zero():
                 logger.warning(problem)
             self._early_warnings.append(problem)
-        with self.clock.phase("reference"):
-            self._prepare_reference(model, self.train_dataset)
-            self._prepare_reference(model, self.eval_dataset)
 
     @override
     def after_training(self) -> None:
@@ -271,9 +276,10 @@ class TurnTrainer(ReportingTrainer):
         alone = not self.forwards.settled
         self.wrap_for_evaluation()
         model: Any = self.model
-        self.forwards.settle(model, None, gradients=False)
+        rows = ours if rows is None else rows
+        self._settle(model, rows, gradients=False)
         try:
-            self._prepare_reference(model, ours if rows is None else rows)
+            self._prepare_reference(model, rows)
             metrics: dict[str, float] = super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         finally:
             self.reshard()
