@@ -42,6 +42,19 @@ CONFIGS: dict[str, Any] = {
     "gemma3": lambda: transformers.Gemma3TextConfig(
         **SIZES, head_dim=16, sliding_window=6, query_pre_attn_scalar=16
     ),
+    # All positions of a row beyond 70 tokens turn in another way.
+    "phi3-longrope": lambda: transformers.Phi3Config(
+        **SIZES,
+        original_max_position_embeddings=70,
+        rope_parameters={
+            "rope_type": "longrope",
+            "rope_theta": 10_000.0,
+            "short_factor": [1.0, 1.1, 1.2, 1.3],
+            "long_factor": [1.0, 2.0, 5.0, 9.0],
+            "original_max_position_embeddings": 70,
+            "factor": 256 / 70,
+        },
+    ),
     "gpt2": lambda: transformers.GPT2Config(
         vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=256, **TOKENS
     ),
@@ -101,6 +114,30 @@ def test_equals_plain(name: str) -> None:
             fast.step(work), plain.step(work), rtol=0.0, atol=1e-6 if name == "gemma2" else 1e-12
         )
         assert fast.ids == plain.ids
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_row_that_grows_long_is_as_if_computed_alone(fast: bool) -> None:  # noqa: FBT001
+    """Also on the way back, and beside short ones; 70 is the limit."""
+    model = make_model("phi3-longrope")
+    copy = decoding_copy(model, torch.float64)
+    decoder = CachedDecoder(copy, rows=3, max_length=256) if fast else PlainDecoder(copy, rows=3)
+
+    def check(work: list[tuple[int, list[int]]]) -> None:
+        got = decoder.step(work)
+        with torch.no_grad():
+            alone = [model(input_ids=torch.tensor([decoder.ids[row]])).logits[0, -1] for row, _ in work]
+        torch.testing.assert_close(got, torch.stack(alone), rtol=0.0, atol=1e-12)
+
+    first = [(7 * i) % VOCABULARY for i in range(68)]
+    check([(0, first), (1, [5, 6]), (2, [9] * 75)])
+    for token in range(5):  # one token at a time over the limit
+        check([(1, [token]), (0, [token + 10])])
+    decoder.copy(0, 1, 30)  # a beginning of a long row is short again
+    check([(2, [1]), (1, [2, 3])])
+    decoder.keep(2, 69)
+    check([(0, [4]), (2, [8])])
+    check([(2, [8, 8])])
 
 
 def test_room_follows_the_longest_row() -> None:

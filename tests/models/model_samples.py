@@ -22,6 +22,8 @@ from transformers import (
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
     PhiConfig,
     PhiForCausalLM,
     PreTrainedModel,
@@ -111,6 +113,29 @@ def gpt2() -> PreTrainedModel:
         attn_pdrop=0.0,
     )
     return _random(GPT2LMHeadModel, config)
+
+
+def phi3_longrope(limit: int = 12) -> PreTrainedModel:
+    """All positions of a conversation of more than `limit` tokens turn in another way."""
+    sizes = {key: value for key, value in _SIZES.items() if key != "head_dim"}
+    rope = {
+        "rope_type": "longrope",
+        "rope_theta": 10_000.0,
+        "short_factor": [1.0, 1.1, 1.2, 1.3],
+        "long_factor": [1.0, 2.0, 5.0, 9.0],
+        "original_max_position_embeddings": limit,
+        "factor": 128 / limit,
+    }
+    sizes |= {"bos_token_id": 0, "eos_token_id": 0}
+    config = Phi3Config(**sizes, original_max_position_embeddings=limit, rope_parameters=rope)
+    return _random(Phi3ForCausalLM, config)
+
+
+def llama_dynamic(limit: int = 12) -> PreTrainedModel:
+    """Beyond `limit` tokens all positions turn by the longest conversation of all."""
+    sizes = _SIZES | {"max_position_embeddings": limit}
+    rope = {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 4.0}
+    return _random(LlamaForCausalLM, LlamaConfig(**sizes, rope_parameters=rope))
 
 
 MODELS = {

@@ -165,8 +165,10 @@ def test_a_hand_worked_sum() -> None:
     torch.testing.assert_close(sums, expected)
 
 
-def test_virtual_tokens_are_refused() -> None:
+@pytest.mark.parametrize("compiled", [False, True])
+def test_virtual_tokens_are_refused(*, compiled: bool) -> None:
     config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
     model = adapted(llama(), config)
+    wrapped: Any = torch.compile(model, backend="eager") if compiled else model
     with pytest.raises(ConfigError, match="virtual tokens"):
-        turn_logps(model, collate(conversations()))
+        turn_logps(wrapped, collate(conversations()))

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from model_samples import adapted, llama
-from peft import LoraConfig
+from model_samples import adapted, llama, qwen2
+from peft import FourierFTConfig, LNTuningConfig, LoraConfig, OFTConfig, PeftConfig, VeraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from multiturn.errors import ConfigError
@@ -89,10 +89,26 @@ class TestFingerprint:
         assert weights_fingerprint(model, adapter=False) == plain
         assert weights_fingerprint(model) != plain
 
-    def test_modules_to_save(self) -> None:
-        config = LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["norm"])
-        model = adapted(llama(), config)
-        assert weights_fingerprint(model, adapter=False) == weights_fingerprint(llama())
+    @pytest.mark.parametrize(
+        "config",
+        [
+            LoraConfig(target_modules=["q_proj"], modules_to_save=["norm"]),
+            LoraConfig(target_modules=["q_proj"], trainable_token_indices=[1, 2]),
+            LoraConfig(target_modules=["q_proj"], use_dora=True),
+            FourierFTConfig(target_modules=["q_proj"], n_frequency=4),
+            LNTuningConfig(target_modules=["input_layernorm"]),
+            OFTConfig(target_modules=["q_proj"], oft_block_size=4),
+            VeraConfig(target_modules=["q_proj"], r=2),
+        ],
+        ids=["modules-to-save", "tokens", "dora", "fourier", "layer-norm", "oft", "vera"],
+    )
+    @pytest.mark.filterwarnings("ignore:Unsupported layer type:UserWarning")  # PEFT, of every norm
+    @pytest.mark.parametrize("make", [llama, qwen2])  # with tied embeddings and without
+    def test_without_its_adapter_a_model_is_the_bare_one(self, config: PeftConfig, make: Any) -> None:
+        model = adapted(make(), config)
+        plain = weights_fingerprint(make())
+        assert weights_fingerprint(model, adapter=False) == plain
+        assert weights_fingerprint(model) != plain
 
     def test_a_policy_remembers_it_until_told(self) -> None:
         policy = scratch_policy()

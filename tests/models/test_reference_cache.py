@@ -30,13 +30,13 @@ from multiturn.models.reference_cache import (
     precision_of,
 )
 from multiturn.tokens.padded import collate
+from multiturn.tokens.rendered import Rendered
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from multiturn.models.logps import Head
     from multiturn.tokens.batches import Layout
-    from multiturn.tokens.rendered import Rendered
 
 ROWS = conversations()
 SUMS = {row: torch.arange(float(row.num_turns)) - 7.25 for row in ROWS}
@@ -86,6 +86,47 @@ def test_keys_know_ids_and_turns_but_not_what_follows_the_last_turn() -> None:
     assert len(keys) == 3
     longer = dataclasses.replace(row, token_ids=(*row.token_ids, 9), turns=(*row.turns, -1))
     assert conversation_key(longer) == conversation_key(row)
+
+
+def test_keys_know_where_the_ids_end_and_how_many_turns_there_are() -> None:
+    """The same numbers, parted in another way: two ids and two turns, or three and one, or a turn more."""
+    rows = [
+        Rendered((1, 0), (-1, 0), 1),
+        Rendered((1, 0, -1), (0,), 1),
+        Rendered((1, 0), (-1, 0), 2),
+    ]
+    assert len({conversation_key(row) for row in rows}) == 3
+
+
+def test_a_checksum_knows_shapes_and_dtypes() -> None:
+    tensor = torch.arange(6, dtype=torch.int32)
+    others = [tensor, tensor.view(2, 3), tensor.view(3, 2), tensor.view(torch.float32)]
+    assert len({reference_cache._checksum({"sums": other}) for other in others}) == 4
+
+
+def test_a_file_that_another_process_removes_meanwhile_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ReferenceCache(tmp_path, "weights").put(SUMS)
+
+    def gone(*_: object, **__: object) -> NoReturn:
+        raise FileNotFoundError(errno.ENOENT, "No such file")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(reference_cache, "safe_open", gone)
+        opened = ReferenceCache(tmp_path, "weights")
+    assert (len(opened), opened.corrupt_files) == (0, 0)
+    assert len(ReferenceCache(tmp_path, "weights")) == 4
+
+
+def test_packed_passes_keep_sums_of_their_own(tmp_path: Path) -> None:
+    """Their attention adds in another order; both packed layouts share one."""
+    model = llama()
+    ReferenceCache.of(tmp_path, model, layout="forest").put(SUMS)
+    lengths = [
+        len(ReferenceCache.of(tmp_path, model, layout=each)) for each in ("padded", "packed", "forest")
+    ]
+    assert lengths == [0, 4, 4]
 
 
 def damaged(kind: str, content: bytes) -> bytes:

@@ -59,6 +59,25 @@ def test_words_that_users_added_stay_words() -> None:
     assert fridge in encoder.segment("", encoder.shield("a fridge <|im_end|>", trusted=False))
 
 
+def test_words_that_users_added_keep_their_ids_beside_literal_control_tokens() -> None:
+    """Taking a control token out would move those behind it: every word stays the word it is."""
+    tokenizer = byte_level(None, special=("<|a|>", "<|im_end|>"))
+    words = [f"word{i}" for i in range(5)]
+    tokenizer.add_tokens(words[:2])
+    tokenizer.add_tokens([AddedToken("<|late|>", special=True)], special_tokens=True)
+    tokenizer.add_tokens([*words[2:], "<tag>"])
+    encoder = Encoder(tokenizer, "the template writes a <tag>")
+    text = "word4 <|late|> word0<tag>word2 <|a|>word3 word1"
+    ids = encoder.segment("", encoder.shield(text, trusted=False))
+    assert encoder.control_ids.isdisjoint(ids)
+    assert decode(tokenizer, ids) == text
+    known = tokenizer.get_vocab()
+    wanted = [known[word] for word in ("word4", "word0", "word2", "word3", "word1")]
+    assert [i for i in ids if i in wanted] == wanted
+    plain = encoder.segment("", encoder.shield("word4 word0", trusted=False))
+    assert (plain[0], plain[-1]) == (wanted[0], wanted[1])
+
+
 def test_a_segment_is_encoded_in_its_context() -> None:
     tokenizer = mistral()
     encoder = Encoder(tokenizer, tokenizer.chat_template or "")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 
 import pytest
 import torch
 from training_samples import lora, pair, pairs, policy, trajectories, weights
-from transformers import TrainerCallback
+from transformers import Phi3Config, Phi3ForCausalLM, TrainerCallback
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from multiturn.errors import ConfigError, LayoutError, TrainingError
@@ -29,8 +30,11 @@ class _Gradients(TrainerCallback):
         self.steps.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
 
 
-def _train(folder: Any, *, kind: str = "dmpo", adapter: bool = False, **options: Any) -> dict[str, Any]:
+def _train(
+    folder: Any, *, kind: str = "dmpo", adapter: bool = False, model: Any = None, **options: Any
+) -> dict[str, Any]:
     tiny = policy(dtype=torch.float64)
+    model = model or tiny.model
     gradients = _Gradients()
     settings: dict[str, Any] = {
         "output_dir": str(folder),
@@ -52,13 +56,11 @@ def _train(folder: Any, *, kind: str = "dmpo", adapter: bool = False, **options:
     }
     trainer: Any
     if kind == "sft":
-        trainer = SFTTrainer(tiny.model, SFTConfig(**settings), train_dataset=trajectories(11), **common)
+        trainer = SFTTrainer(model, SFTConfig(**settings), train_dataset=trajectories(11), **common)
     else:
         settings.setdefault("reference", "live")
         rows = [*EXPERT, *pairs(9)[2:]]
-        trainer = DMPOTrainer(
-            tiny.model, DMPOConfig(**settings, objective=kind), train_dataset=rows, **common
-        )
+        trainer = DMPOTrainer(model, DMPOConfig(**settings, objective=kind), train_dataset=rows, **common)
     trainer.train()
     losses = [record["loss"] for record in trainer.state.log_history if "loss" in record]
     return {
@@ -119,6 +121,24 @@ def test_a_token_budget_makes_passes_and_kin_share(tmp_path: Any) -> None:
         assert len(each) == 1 or trainer.micro_batch(each).computed_tokens <= 100
     assert trainer.timing["layout"] == "forest"
     assert trainer.state.num_input_tokens_seen == trainer.total_tokens
+
+
+@pytest.mark.parametrize("layout", ["padded", "packed", "forest"])
+def test_the_tokens_that_are_told_are_those_that_the_model_is_given(
+    tmp_path: Any, layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[int] = []
+
+    tiny = policy(dtype=torch.float64)
+    tiny.model.register_forward_pre_hook(
+        lambda _module, _arguments, inputs: given.append(inputs["input_ids"].numel()), with_kwargs=True
+    )
+    monkeypatch.setattr(forwards_module.Forwards, "_check", lambda *_, **__: None)
+    trainer = _train(tmp_path, kind="simpo", model=tiny.model, layout=layout, head="logits")["trainer"]
+    assert sum(given) == trainer.computed_tokens
+    assert trainer.total_tokens == sum(
+        s.scored_length for row in trainer.train_dataset.rows for s in row.sequences
+    )
 
 
 def test_where_the_time_went_is_told(
@@ -190,8 +210,8 @@ def test_the_reference_is_read_in_the_layout_of_the_training(
                 monkeypatch.setattr(
                     Forwards,
                     "settle",
-                    lambda self, model, rows, *, gradients: own_settle(
-                        self, model, rows if gradients else None, gradients=gradients
+                    lambda self, model, rows, *, gradients, longest: own_settle(
+                        self, model, rows if gradients else None, gradients=gradients, longest=longest
                     ),
                 )
         tiny = policy(dtype=torch.float64)
@@ -299,6 +319,56 @@ def test_a_model_that_cannot_be_packed_is_padded(
         _train(tmp_path / "forest", layout="forest")
 
 
+def _longrope(limit: int) -> Any:
+    rope = {
+        "rope_type": "longrope",
+        "rope_theta": 10_000.0,
+        "short_factor": [1.0, 1.1, 1.2, 1.3],
+        "long_factor": [1.0, 2.0, 5.0, 9.0],
+        "original_max_position_embeddings": limit,
+        "factor": 512 / limit,
+    }
+    config = Phi3Config(
+        vocab_size=300,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=512,
+        original_max_position_embeddings=limit,
+        rope_parameters=rope,
+        pad_token_id=0,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    torch.manual_seed(0)
+    return Phi3ForCausalLM(config).double()
+
+
+@pytest.mark.usefixtures("double_throughout")
+@pytest.mark.parametrize("reference", ["live", "cached"])
+def test_a_model_that_turns_long_conversations_otherwise_sees_each_as_if_alone(
+    tmp_path: Any, caplog: pytest.LogCaptureFixture, reference: str
+) -> None:
+    """Phi-3: what a row is worth must not depend on the longest one beside it, nor on the budget."""
+    limit, results = 50, []
+    ways: list[dict[str, Any]] = [{"max_tokens_per_batch": 1}, {}, {"head": "logits"}]
+    for number, options in enumerate(ways):
+        with caplog.at_level(logging.INFO):
+            results.append(
+                _train(tmp_path / str(number), model=_longrope(limit), reference=reference, **options)
+            )
+        trainer = results[-1]["trainer"]
+        lengths = [s.scored_length for row in trainer.train_dataset.rows for s in row.sequences]
+        assert min(lengths) <= limit < max(lengths)
+        assert trainer.forwards.layout == "padded"
+    assert "beyond 50 tokens it turns the positions of a whole pass in another way" in caplog.text
+    assert results[0]["losses"] == pytest.approx(results[1]["losses"], rel=1e-7)
+    assert results[0]["losses"] == pytest.approx(results[2]["losses"], rel=1e-7)
+    assert _train(tmp_path / "short", model=_longrope(500))["trainer"].forwards.layout == "forest"
+
+
 def test_the_model_has_its_own_attention_afterwards(tmp_path: Any) -> None:
     trainer = _train(tmp_path)["trainer"]
     assert trainer.model.config._attn_implementation == "sdpa"
@@ -318,6 +388,31 @@ def test_a_full_memory_names_the_pass_and_the_remedy(tmp_path: Any, monkeypatch:
         TrainingError, match=r"over 8 rows with \d+ tokens \(.*set max_tokens_per_batch below"
     ):
         _train(tmp_path)
+    with pytest.raises(TrainingError, match=r"over 1 row with \d+ tokens \(.*a row is not split"):
+        _train(tmp_path, max_tokens_per_batch=1)
+
+
+@pytest.mark.parametrize("layout", ["padded", "packed", "forest"])
+def test_the_budget_that_a_full_memory_asks_for_makes_smaller_passes(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, layout: str
+) -> None:
+    """It is told in what a budget counts in, which with padding is not what the model is given."""
+
+    def full(*_: Any, **__: Any) -> None:
+        raise MemoryError("out of memory")
+
+    monkeypatch.setattr(forwards_module.Forwards, "_check", lambda *_, **__: None)
+    monkeypatch.setattr(forwards_module, "turn_logps", full)
+    budget, rows = 10_000, []
+    for _ in range(3):
+        with pytest.raises(TrainingError) as caught:
+            _train(tmp_path, max_tokens_per_batch=budget, layout=layout)
+        found = re.search(r"over (\d+) rows .* max_tokens_per_batch below (\d+)", str(caught.value))
+        assert found is not None
+        rows.append(int(found[1]))
+        assert int(found[2]) <= budget
+        budget = int(found[2]) - 1
+    assert rows[0] > rows[1] > rows[2]
 
 
 def test_other_errors_stay_what_they_are(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import itertools
 import logging
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,11 +13,14 @@ import torch
 from multiturn.agents.kv_cache import ATTENTION, RowCache, plan_pass
 from multiturn.agents.snapshot import count_weights
 from multiturn.agents.threads import PassThreads
+from multiturn.models.rope import each_by_its_length, length_limit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from transformers import PreTrainedModel
+
+    from multiturn.agents.kv_cache import RaggedPass
 
 __all__ = ["CachedDecoder", "Decoder", "PlainDecoder", "make_decoder"]
 
@@ -73,6 +77,8 @@ class CachedDecoder:
     def __init__(self, model: PreTrainedModel, *, rows: int, max_length: int) -> None:
         self._model = model
         self._cache = RowCache(rows, max_length)
+        self._limit = length_limit(model)
+        self._long = [False] * rows  # whether a row's keys are turned as those of long conversations are
         self._device = next(model.parameters()).device
         self._keeps_last = "logits_to_keep" in inspect.signature(type(model).forward).parameters
         on_cpu = self._device.type == "cpu"
@@ -83,8 +89,17 @@ class CachedDecoder:
     @torch.inference_mode()
     def step(self, work: Sequence[tuple[int, Sequence[int]]]) -> torch.Tensor:
         """Append tokens to rows; see `Decoder.step`."""
-        ragged = plan_pass([(row, len(self.ids[row]), len(ids)) for row, ids in work], self._device)
-        tokens = [token for i in ragged.order for token in work[i][1]]
+        grown = [[*self.ids[row], *ids] for row, ids in work]
+        long = [self._limit is not None and len(ids) > self._limit for ids in grown]
+        # A row whose positions turn in another way from here on is computed anew.
+        starts = [
+            len(self.ids[row]) * (self._long[row] == now) for (row, _), now in zip(work, long, strict=True)
+        ]
+        plan = [
+            (row, start, len(ids) - start) for (row, _), start, ids in zip(work, starts, grown, strict=True)
+        ]
+        ragged = plan_pass(plan, self._device)
+        tokens = [token for i in ragged.order for token in grown[i][starts[i] :]]
         inputs: dict[str, Any] = {
             "input_ids": torch.tensor([tokens], device=self._device),
             "position_ids": ragged.positions[None],
@@ -94,15 +109,24 @@ class CachedDecoder:
         if self._keeps_last:
             inputs["logits_to_keep"] = ragged.last
         threads = contextlib.nullcontext() if self._threads is None else self._threads.running(len(tokens))
-        with self._cache.running(ragged, max(map(len, self.ids))), threads:
+        with self._cache.running(ragged, max(map(len, self.ids))), self._turning(ragged, long), threads:
             logits: torch.Tensor = self._model(**inputs).logits[0]
         if not self._keeps_last:
             logits = logits[ragged.last]
-        for row, ids in work:
-            self.ids[row] += ids
+        for (row, _), ids, now in zip(work, grown, long, strict=True):
+            self.ids[row], self._long[row] = ids, now
         back = torch.empty(len(work), dtype=torch.long)
         back[list(ragged.order)] = torch.arange(len(work))
         return logits[back.to(self._device)]
+
+    def _turning(self, ragged: RaggedPass, long: Sequence[bool]) -> contextlib.AbstractContextManager[None]:
+        """Positions turned by the length of their row: of each entry of the work whether it is a long one."""
+        if not any(long):
+            return contextlib.nullcontext()
+        ends = [-1, *ragged.last.tolist()]
+        counts = torch.tensor([end - before for before, end in itertools.pairwise(ends)])
+        each = torch.tensor([long[i] for i in ragged.order]).repeat_interleave(counts)
+        return each_by_its_length(self._model, each[None].to(self._device))
 
     def keep(self, row: int, length: int) -> None:
         """Forget all of a row but its first `length` tokens."""
@@ -110,6 +134,7 @@ class CachedDecoder:
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Copy the beginning of a row."""
+        self._long[target] = self._long[source]
         with torch.inference_mode():
             self._cache.copy_prefix(source, target, length)
         self.ids[target] = self.ids[source][:length]
@@ -149,7 +174,12 @@ class PlainDecoder:
         input_ids = torch.zeros(len(work), max(lengths), dtype=torch.long)
         for i, (row, _) in enumerate(work):
             input_ids[i, : lengths[i]] = torch.tensor(self.ids[row])
-        logits: torch.Tensor = self._model(input_ids=input_ids.to(self._device), use_cache=False).logits
+        limit = length_limit(self._model)
+        long = torch.tensor(lengths, device=self._device)[:, None] > (
+            max(lengths) if limit is None else limit
+        )
+        with each_by_its_length(self._model, long):
+            logits: torch.Tensor = self._model(input_ids=input_ids.to(self._device), use_cache=False).logits
         return logits[torch.arange(len(work)), torch.tensor(lengths) - 1]
 
     def keep(self, row: int, length: int) -> None:

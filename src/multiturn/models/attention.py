@@ -17,6 +17,7 @@ from transformers.masking_utils import sdpa_mask
 from multiturn.errors import LayoutError
 from multiturn.models.cascade import cascade_attention
 from multiturn.models.grouped import Group, grouped_attention, groups_of, takes_groups
+from multiturn.models.rope import length_limit
 from multiturn.models.wrapped import bare_model
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class ForestPass:
 
 
 @contextlib.contextmanager
-def forest_attention(model: nn.Module, *, training: bool | None = None) -> Iterator[None]:
+def forest_attention(model: nn.Module, *, training: bool | None = None, longest: int = 0) -> Iterator[None]:
     """Let a model take packed forests for a while; padded batches still go through it, by SDPA.
 
     The backward pass belongs inside as well: with gradient checkpointing it runs the layers again.
@@ -74,11 +75,12 @@ def forest_attention(model: nn.Module, *, training: bool | None = None) -> Itera
     Args:
         model: A causal language model, possibly wrapped.
         training: Whether it will run with dropout; None asks the model itself.
+        longest: The tokens of the longest conversation that it will see; 0 where that is not known.
 
     Raises:
         LayoutError: The model cannot take forests; the message says why.
     """
-    reason = _obstacle(model, training=training)
+    reason = _obstacle(model, training=training, longest=longest)
     if reason is not None:
         raise LayoutError(f"{type(bare_model(model)).__name__} cannot take packed forests: {reason}")
     bare: Any = bare_model(model)
@@ -190,7 +192,7 @@ def _path_places(forest: PackedForest, segment: Segment) -> Tensor:
     return torch.cat([torch.arange(above.start, above.end) for above in forest.path(segment)])
 
 
-def _obstacle(model: nn.Module, *, training: bool | None = None) -> str | None:
+def _obstacle(model: nn.Module, *, training: bool | None, longest: int) -> str | None:
     """Why a model cannot take forests, as far as its configuration tells; None if it can."""
     bare: Any = bare_model(model)
     config = getattr(bare, "config", None)
@@ -209,6 +211,9 @@ def _obstacle(model: nn.Module, *, training: bool | None = None) -> str | None:
     training = bare.training if training is None else training
     if training and any(getattr(text, name, 0.0) for name in ("attention_dropout", "attn_pdrop")):
         return "it has attention dropout; set its attention_dropout to 0"
+    limit = length_limit(model)
+    if limit is not None and longest > limit:
+        return f"beyond {limit} tokens it turns the positions of a whole pass in another way"
     return None
 
 

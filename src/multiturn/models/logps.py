@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
@@ -14,7 +15,8 @@ from transformers import modeling_utils
 from multiturn.errors import ConfigError, LayoutError
 from multiturn.models.attention import ForestPass, forest_inputs, runs_forests
 from multiturn.models.head import fused_obstacle, fused_token_logps
-from multiturn.models.wrapped import bare_model
+from multiturn.models.rope import each_by_its_length, length_limit, require_length
+from multiturn.models.wrapped import bare_model, wrappers
 from multiturn.tokens.padded import PaddedBatch
 
 if TYPE_CHECKING:
@@ -57,20 +59,23 @@ def turn_logps(
     Raises:
         ValueError: A conversation has more turns than `max_turns`.
         ConfigError: The model is tuned by virtual tokens, which shift every position.
-        LayoutError: The model cannot take this layout, or cannot be scored by this head.
+        LayoutError: The model cannot take this layout, or cannot be scored by this head, or it has no one
+            value for a conversation of this length.
     """
     most = int(batch.num_turns.max())
     columns = most if max_turns is None else max_turns
     if columns < most:
         raise ValueError(f"max_turns is {columns}, but a conversation of the batch has {most} turns")
     _refuse_virtual_tokens(model)
-    scored = _padded(batch) if isinstance(batch, PaddedBatch) else _packed(model, batch)
-    if _is_fused(model, head):
-        logps = fused_token_logps(model, scored.inputs, scored.sources, scored.targets, passes=passes)
-    else:
-        logits = _scored_logits(model, scored)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        logps = -nn.functional.cross_entropy(logits, scored.targets, reduction="none")
+    fused, limit = _is_fused(model, head), length_limit(model)
+    with contextlib.nullcontext() if limit is None else _within_or_by_length(model, batch, limit):
+        scored = _padded(batch) if isinstance(batch, PaddedBatch) else _packed(model, batch)
+        if fused:
+            logps = fused_token_logps(model, scored.inputs, scored.sources, scored.targets, passes=passes)
+        else:
+            logits = _scored_logits(model, scored)
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            logps = -nn.functional.cross_entropy(logits, scored.targets, reduction="none")
     if scored.forest_pass is not None:
         scored.forest_pass.require_every_layer(model)
         logps = logps.index_select(0, scored.forest_pass.forest.scored)
@@ -97,6 +102,23 @@ class _Scored(NamedTuple):
     rows: Tensor
     turns: Tensor
     forest_pass: ForestPass | None
+
+
+def _within_or_by_length(
+    model: nn.Module, batch: PaddedBatch | PackedForest, limit: int
+) -> contextlib.AbstractContextManager[None]:
+    """Rows turned each by its length; a forest, which cannot be, has to stay within the limit."""
+    if isinstance(batch, PaddedBatch):
+        lengths = batch.attention_mask.sum(dim=1, keepdim=True)
+        require_length(model, int(lengths.max()))
+        return each_by_its_length(model, lengths > limit)
+    if batch.depth > limit:
+        require_length(model, batch.depth)
+        raise LayoutError(
+            f"a packed conversation has {batch.depth} tokens, and beyond {limit} this model turns the "
+            "positions of a whole pass in another way; set `layout: padded`"
+        )
+    return contextlib.nullcontext()
 
 
 def _packed(model: nn.Module, forest: PackedForest) -> _Scored:
@@ -174,7 +196,7 @@ def _slices_by_mask() -> bool:
 
 
 def _refuse_virtual_tokens(model: nn.Module) -> None:
-    adapters = [module for module in (model, getattr(model, "module", None)) if isinstance(module, PeftModel)]
+    adapters = [module for module in wrappers(model) if isinstance(module, PeftModel)]
     if any(config.is_prompt_learning for peft in adapters for config in peft.peft_config.values()):
         raise ConfigError(
             "prompt and prefix tuning put virtual tokens before the conversation, which shifts the turns; "

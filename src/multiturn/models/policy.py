@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from peft import PeftModel
+from peft.mapping import PEFT_TYPE_TO_PREFIX_MAPPING
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from multiturn.cache import replace_folder
@@ -39,8 +40,12 @@ CARD: Final = "README.md"
 Tokenizer = PreTrainedTokenizerBase
 
 # What wrappers put into a parameter's name: DDP, torch.compile, PEFT.
-_WRAPPING = re.compile(r"^(module\.|_orig_mod\.)*(base_model\.model\.)?|\.(base_layer|original_module)(?=\.)")
-_ADAPTER = re.compile(r"\.(lora_|modules_to_save\.|trainable_tokens_|ia3_|hada_|lokr_|oft_|vera_|boft_)")
+_WRAPPING = re.compile(
+    r"^(module\.|_orig_mod\.)*(base_model\.model\.)?|\.(base_layer|original_module|token_adapter)(?=\.)"
+)
+# PEFT names the parameters of each kind of adapter by a prefix; VeRA's frozen part has a shorter one.
+_PREFIXES = sorted({*PEFT_TYPE_TO_PREFIX_MAPPING.values(), "vera_"})
+_ADAPTER = re.compile(rf"\.({'|'.join(map(re.escape, _PREFIXES))}|modules_to_save\.|trainable_tokens_)")
 
 
 class Policy:

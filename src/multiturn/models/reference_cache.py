@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ReferenceCache", "architecture_of", "conversation_key", "precision_of"]
 
-_FORMAT = "multiturn-reference-2"
+_FORMAT = "multiturn-reference-3"
 _BESIDE_THE_POINT = frozenset(
     {
         "_name_or_path",

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
 
-__all__ = ["bare_model"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["bare_model", "wrappers"]
 
 
 def bare_model(model: nn.Module) -> nn.Module:
     """The Hugging Face model inside wrappers such as DDP, `torch.compile` and PEFT."""
+    for wrapper in wrappers(model):
+        model = wrapper
+    return model
+
+
+def wrappers(model: nn.Module) -> Iterator[nn.Module]:
+    """A model's wrappers from the outside in, and at last what they wrap."""
+    yield model
     while not isinstance(model, PreTrainedModel):
         if isinstance(model, PeftModel):
             inner: object = model.get_base_model()
@@ -19,4 +32,4 @@ def bare_model(model: nn.Module) -> nn.Module:
         if not isinstance(inner, nn.Module):
             break
         model = inner
-    return model
+        yield model

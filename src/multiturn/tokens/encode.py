@@ -167,11 +167,23 @@ class Encoder:
         literal = self._literal_tokenizer
         if literal is None:
             return list(self._tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
-        return list(literal.encode(text, add_special_tokens=False).ids)
+        ids = literal.encode(text, add_special_tokens=False).ids
+        return [self._renumbered.get(token_id, token_id) for token_id in ids]
+
+    @functools.cached_property
+    def _renumbered(self) -> dict[int, int]:
+        """From an added token's number in the copy to its own; those beyond the vocabulary are counted up."""
+        literal = self._literal_tokenizer
+        there = {} if literal is None else literal.get_added_tokens_decoder()
+        own = {token.content: token_id for token_id, token in self._tokenizer.added_tokens_decoder.items()}
+        return {i: own[token.content] for i, token in there.items() if own[token.content] != i}
 
     @functools.cached_property
     def _literal_tokenizer(self) -> Tokenizer | None:
-        """A copy of the tokenizer without control tokens; None where it is not built on `tokenizers`."""
+        """A copy of the tokenizer without control tokens; None where it is not built on `tokenizers`.
+
+        Added tokens that it still has may have other numbers there.
+        """
         backend = getattr(self._tokenizer, "backend_tokenizer", None)
         if not isinstance(backend, Tokenizer):
             return None

@@ -31,6 +31,8 @@ class MicroBatch:
 
     Attributes:
         batch: The sequences as the model takes them.
+        groups: Of padded rows, the sequences of each forward pass, each padded to its first; None where there
+            is one forward pass for all.
         ids: The rows' names.
         weights: ``[B]`` float32, what a row's count is multiplied with: 1, or 0 for a filler.
         lengths: The tokens of each sequence.
@@ -40,6 +42,7 @@ class MicroBatch:
     """
 
     batch: PaddedBatch | PackedForest
+    groups: tuple[tuple[int, ...], ...] | None
     ids: tuple[str, ...]
     weights: Tensor
     lengths: tuple[int, ...]
@@ -56,7 +59,14 @@ class MicroBatch:
     @property
     def computed_tokens(self) -> int:
         """The tokens that the model is given, padding included."""
-        return self.batch.input_ids.numel()
+        if self.groups is None:
+            return self.batch.input_ids.numel()
+        return sum(len(group) * self.lengths[group[0]] for group in self.groups)
+
+    @property
+    def budget_tokens(self) -> int:
+        """The tokens that count against a budget: shared ones once, padding not."""
+        return sum(self.lengths) if isinstance(self.batch, PaddedBatch) else self.batch.input_ids.numel()
 
     def to(self, device: torch.device | str) -> MicroBatch:
         """The same with what the model reads on `device`."""
@@ -71,6 +81,7 @@ def micro_batch(
     layout: Layout,
     *,
     weights: Sequence[float] | None = None,
+    split: Callable[[Sequence[int]], list[list[int]]] | None = None,
     reference: Callable[[Sequence[Rendered]], Tensor | None] | None = None,
 ) -> MicroBatch:
     """Make one batch of rows.
@@ -79,14 +90,19 @@ def micro_batch(
         rows: B rows with K sequences each.
         layout: How they are laid out.
         weights: What each row's count is multiplied with; None for 1.
+        split: How padded rows are split into forward passes by the lengths of their sequences, such as
+            `length_groups`; None does not.
         reference: The stored sums ``[S, T]`` of sequences, or None where they are computed live.
     """
     sequences = [s for side in zip(*(row.sequences for row in rows), strict=True) for s in side]
+    lengths = tuple(s.scored_length for s in sequences)
+    groups = None if split is None or layout != "padded" else tuple(map(tuple, split(lengths)))
     return MicroBatch(
         batch=lay_out(sequences, layout),
+        groups=groups,
         ids=tuple(row.id for row in rows),
         weights=torch.ones(len(rows)) if weights is None else torch.tensor(weights),
-        lengths=tuple(s.scored_length for s in sequences),
+        lengths=lengths,
         num_turns=torch.tensor([s.num_turns for s in sequences]),
         num_tokens=torch.tensor([s.scored_tokens for s in sequences]),
         reference=None if reference is None else reference(sequences),
@@ -100,7 +116,7 @@ def length_groups(lengths: Sequence[int]) -> list[list[int]]:
         lengths: The tokens of each sequence, at least one.
 
     Returns:
-        The indices of each pass, the longest sequences first. Tokens, padding included, plus `PASS_COST` for
+        The indices of each pass, its longest sequence first. Tokens, padding included, plus `PASS_COST` for
         each pass are as few as can be.
     """
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
@@ -119,7 +135,10 @@ def length_groups(lengths: Sequence[int]) -> list[list[int]]:
 
 
 def logps_by_length(
-    run: Callable[[PaddedBatch, int], Tensor], batch: PaddedBatch, lengths: Sequence[int]
+    run: Callable[[PaddedBatch, int], Tensor],
+    batch: PaddedBatch,
+    lengths: Sequence[int],
+    groups: Sequence[Sequence[int]],
 ) -> Tensor:
     """What `run` says of a batch, computed in several forward passes without much padding.
 
@@ -130,21 +149,21 @@ def logps_by_length(
         run: From a batch of S' rows, and the number of such passes, to ``[S', T]``.
         batch: S rows.
         lengths: The tokens of each row.
+        groups: The rows of each pass, its longest first.
 
     Returns:
         ``[S, T]``, in the order of the batch.
     """
-    groups = length_groups(lengths)
     if len(groups) == 1:
         return run(batch, 1)
     parts = []
     for group in groups:
-        end = lengths[group[0]]
+        end, rows = lengths[group[0]], list(group)  # a tuple would index dimensions
         part = PaddedBatch(
-            input_ids=batch.input_ids[group, :end],
-            attention_mask=batch.attention_mask[group, :end],
-            turns=batch.turns[group, :end],
-            num_turns=batch.num_turns[group],
+            input_ids=batch.input_ids[rows, :end],
+            attention_mask=batch.attention_mask[rows, :end],
+            turns=batch.turns[rows, :end],
+            num_turns=batch.num_turns[rows],
         )
         parts.append(run(part, len(groups)))
     order = [index for group in groups for index in group]

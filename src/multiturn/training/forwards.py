@@ -12,10 +12,11 @@ from accelerate.utils import fsdp2_prepare_model
 from multiturn.errors import ConfigError, LayoutError
 from multiturn.models import evaluating, forest_attention, recomputing, reference_turn_logps, turn_logps
 from multiturn.models.reference import reference_passes
+from multiturn.models.rope import require_length
 from multiturn.progress import progress
 from multiturn.tokens import fill_passes, lay_out
 from multiturn.tokens.rendered import cut
-from multiturn.training.batch import logps_by_length, micro_batch
+from multiturn.training.batch import length_groups, logps_by_length, micro_batch
 from multiturn.training.processes import gathered, gradient_norm, in_all
 
 if TYPE_CHECKING:
@@ -79,24 +80,29 @@ class Forwards:
         """Whether sequences of a pass share their prefixes."""
         return self.layout == "forest"
 
-    def settle(self, model: nn.Module, rows: RenderedRows[Any] | None, *, gradients: bool) -> str | None:
+    def settle(
+        self, model: nn.Module, rows: RenderedRows[Any] | None, *, longest: int, gradients: bool
+    ) -> str | None:
         """Decide on the layout, make the model ready for it, and check it on a few sequences.
 
         Args:
             model: The model, as it will be run.
             rows: Rows to check the layout on.
+            longest: The tokens of the longest sequence that it is going to be run on.
             gradients: Whether the model is going to be trained, so that the gradient is checked as well.
 
         Returns:
             What went wrong, where the check made it fall back to padded rows.
 
         Raises:
-            LayoutError: The layout that was asked for is not to be had.
+            LayoutError: The layout that was asked for is not to be had, or the model has no one value for a
+                sequence of that length.
         """
+        require_length(model, longest)
         if self.settled or self._wanted == "padded":
             return None
         try:
-            self._context.enter_context(forest_attention(model, training=gradients))
+            self._context.enter_context(forest_attention(model, training=gradients, longest=longest))
         except LayoutError as error:
             if self._wanted != "auto":
                 raise
@@ -146,6 +152,7 @@ class Forwards:
             [row for _, row in rows],
             self.layout,
             weights=[weight for weight, _ in rows],
+            split=length_groups if self._by_length else None,
             reference=reference,
         )
 
@@ -158,7 +165,8 @@ class Forwards:
 
         if self.layout == "padded":
             padded = cast("PaddedBatch", micro.batch)
-            return logps_by_length(run, padded, micro.lengths) if self._by_length else run(padded, 1)
+            whole = [range(len(micro.lengths))]
+            return logps_by_length(run, padded, micro.lengths, micro.groups or whole)
         with forest_attention(model):
             return run(micro.batch, 1)
 

@@ -293,9 +293,16 @@ def _is_full(error: Exception) -> bool:
 def _full_memory(micro: MicroBatch) -> str:
     """Which pass did not fit, and what to change."""
     rows, named = len(micro.ids), ", ".join(micro.ids[:8])
-    return (
-        f"the memory does not hold a pass over {rows} rows with {micro.computed_tokens} tokens ({named}"
-        f"{', ...' if rows > 8 else ''}); set max_tokens_per_batch below {micro.computed_tokens}, or "
-        "gradient_checkpointing=True. Neither changes the result: the rows of an optimizer step are only "
-        "split into more passes"
+    said = (
+        f"the memory does not hold a pass over {rows} {'row' if rows == 1 else 'rows'} with "
+        f"{micro.computed_tokens} tokens ({named}{', ...' if rows > 8 else ''}); set "
+    )
+    if rows == 1:
+        return said + (
+            "gradient_checkpointing=True, which does not change the result, train an adapter (LoRA), or cut "
+            "longer rows (max_length with overlong='cut'): a row is not split"
+        )
+    return said + (
+        f"max_tokens_per_batch below {micro.budget_tokens}, or gradient_checkpointing=True. Neither changes "
+        "the result: the rows of an optimizer step are only split into more passes"
     )

@@ -126,6 +126,17 @@ def render_sets(
     return render(rows)
 
 
+def longest_of(*rows: Any) -> int:
+    """The tokens, up to the last scored one, of the longest sequence of rendered datasets; 0 without any.
+
+    Args:
+        *rows: Rendered rows, such rows by name, or anything else, which is left out.
+    """
+    sets = [each for entry in rows for each in (entry.values() if isinstance(entry, dict) else [entry])]
+    rendered = [row for each in sets if isinstance(each, RenderedRows) for row in each.rows]
+    return max((sequence.scored_length for row in rendered for sequence in row.sequences), default=0)
+
+
 def require_trainable(model: Any) -> None:
     """Refuse a model that training could not change.
 

@@ -16,7 +16,7 @@ from multiturn.training.data import RenderedRows
 from multiturn.training.metrics import MetricMeans, refuse_non_finite
 from multiturn.training.model_card import Origin
 from multiturn.training.reporting import ReportingTrainer
-from multiturn.training.setup import recompute_activations, render_sets, require_trainable
+from multiturn.training.setup import longest_of, recompute_activations, render_sets, require_trainable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -170,7 +170,9 @@ class TurnTrainer(ReportingTrainer):
         """Settle how the model is run, with a check on some of the rows."""
         first = next(iter(rows.values()), None) if isinstance(rows, dict) else rows
         shown = first if isinstance(first, RenderedRows) and first.rows else None
-        problem = self.forwards.settle(model, shown, gradients=gradients)
+        problem = self.forwards.settle(
+            model, shown, longest=longest_of(rows, self.eval_dataset), gradients=gradients
+        )
         if problem is not None:
             if self.is_world_process_zero():
                 logger.warning(problem)
