@@ -17,7 +17,7 @@ from multiturn.errors import ConfigError, RunStateError
 from multiturn.jsonl import read_pairs
 from multiturn.pipeline.load import load_config
 from multiturn.pipeline.results import rebuild_report, show_results
-from multiturn.pipeline.run import directory_of, open_run, plan, run_pipeline
+from multiturn.pipeline.run import check_folder, directory_of, open_run, plan, run_pipeline
 from multiturn.pipeline.run_directory import RunDirectory
 from multiturn.rollouts.store import read_rollouts
 
@@ -119,6 +119,38 @@ def test_a_run_goes_through_every_stage_once(config_file: Path, capsys: pytest.C
 
     with pytest.raises(RunStateError, match=r"preference\.beta: 0\.1 there, 0\.2 now"):
         run_pipeline(load_config(config_file, ["preference.beta=0.2"]))
+
+
+def test_a_run_is_extended_by_methods_and_rounds(config_file: Path) -> None:
+    """What is done stays, to the byte; only the report, which tells of all, is made again."""
+    every = "{dmpo: {}, dpo: {objective: dpo}, sft-chosen: {objective: sft}}"
+    config_file.write_text(config_file.read_text().replace(every, "{dmpo: {}}"), encoding="utf-8")
+    alone = load_config(config_file)
+    run_pipeline(alone)
+    directory = directory_of(alone)
+    before = {path: path.read_bytes() for path in directory.root.rglob("*.jsonl")}
+    before |= {path: path.read_bytes() for path in directory.root.rglob("*.safetensors")}
+    finished = {name: stage["finished"] for name, stage in stages_done(directory).items()}
+
+    with pytest.raises(RunStateError, match=r"methods\.dmpo\.beta: None there, 0\.3 now"):
+        run_pipeline(load_config(config_file, ["methods.dmpo.beta=0.3", "methods.dpo.objective=dpo"]))
+    grown = load_config(config_file, ["methods.dpo.objective=dpo", "rounds=2"])
+    undone = set(check_folder(alone) or ()) - set(check_folder(grown) or ())
+    assert undone == {"turns", "report"}
+    run_pipeline(grown)
+
+    done = stages_done(directory)
+    assert set(done) == {name for name, _, _ in plan(open_run(grown))}
+    assert {"train:dpo", "evaluate:dpo:test", "train:dmpo-round2"} <= set(done) - set(finished)
+    assert all(path.read_bytes() == content for path, content in before.items())
+    kept = set(finished) - undone
+    assert {name: done[name]["finished"] for name in kept} == {name: finished[name] for name in kept}
+    summary = json.loads(directory.summary.read_text(encoding="utf-8"))
+    assert {"sft", "dmpo", "dpo", "dmpo-round2"} <= set(summary["methods"])
+    scored = json.loads(directory.pair_scores.read_text(encoding="utf-8"))["pairs"]
+    assert set(scored[0]["methods"]) == {"dmpo", "dpo"}
+    with pytest.raises(RunStateError, match="rounds: 2 there, 1 now"):
+        run_pipeline(alone)
 
 
 def test_a_test_split_that_is_not_there_is_found_out_at_once(config_file: Path) -> None:

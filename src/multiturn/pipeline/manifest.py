@@ -16,7 +16,7 @@ from multiturn.files import PARTIAL, whole_file
 from multiturn.memory import peak_host_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
 __all__ = ["Manifest", "write_json"]
 
@@ -125,6 +125,17 @@ class Manifest:
                 "continue it with its own configuration, or give this one another folder (--set output=...)"
             )
         return not differences
+
+    def extend(self, config: Mapping[str, Any], *, again: Collection[str]) -> None:
+        """Go on with a configuration that adds to this one's.
+
+        Args:
+            config: The resolved configuration, JSON-able.
+            again: The stages to be done again, because they tell of all that a run has.
+        """
+        self.config = dict(config)
+        self.stages = {name: stage for name, stage in self.stages.items() if name not in again}
+        self.save()
 
     @property
     def untouched(self) -> bool:

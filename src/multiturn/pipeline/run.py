@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
 from rich.console import Console
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 __all__ = ["check_folder", "directory_of", "open_run", "plan", "run_pipeline"]
+
+_OF_ALL: Final = ("turns", "report")
+"""The stages that tell of all methods, rounds and splits of a run."""
 
 Stage = tuple[str, str, "Callable[[], dict[str, Any]]"]
 """A stage's name, what it says it does, and the work itself."""
@@ -69,13 +72,17 @@ def directory_of(config: Config) -> RunDirectory:
 
 
 def open_run(config: Config) -> stages.Run:
-    """The run that a configuration describes, begun now or earlier.
+    """The run that a configuration describes, begun now or earlier; one that it adds to is extended.
 
     Raises:
         RunStateError: Its folder holds a run of another configuration.
     """
-    directory = directory_of(config)
-    manifest = Manifest.open(directory.manifest, _settings(config), complete=_complete)
+    directory, settings = directory_of(config), _settings(config)
+    if directory.manifest.exists():
+        manifest = Manifest.read(directory.manifest)
+        if _adds_to(_complete(manifest.config), settings):
+            manifest.extend(settings, again=_OF_ALL)
+    manifest = Manifest.open(directory.manifest, settings, complete=_complete)
     return stages.Run(config, directory, manifest)
 
 
@@ -88,8 +95,10 @@ def check_folder(config: Config) -> list[str] | None:
     path = directory_of(config).manifest
     if not path.exists():
         return None
-    manifest = Manifest.read(path)
-    manifest.takes(_settings(config), complete=_complete)
+    manifest, settings = Manifest.read(path), _settings(config)
+    if _adds_to(_complete(manifest.config), settings):
+        return [name for name in manifest.stages if name not in _OF_ALL]
+    manifest.takes(settings, complete=_complete)
     return list(manifest.stages)
 
 
@@ -145,6 +154,23 @@ def _round(run: stages.Run, entry: MethodRound) -> Iterator[Stage]:
 def _settings(config: Config) -> dict[str, Any]:
     """What decides what a run does: all of its configuration but where it lies."""
     return config.model_dump(mode="json", exclude={"output"})
+
+
+def _adds_to(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether settings only add to others what changes nothing that is done: methods, rounds, test splits."""
+    try:
+        splits = new["environment"]["test_splits"]
+        grown = {
+            **old,
+            "methods": new["methods"],
+            "rounds": new["rounds"],
+            "environment": {**old["environment"], "test_splits": splits},
+        }
+        kept = [method for method in old["methods"] if new["methods"].get(method) == old["methods"][method]]
+        keeps = len(kept) == len(old["methods"]) and set(old["environment"]["test_splits"]) <= set(splits)
+        return grown == new != old and keeps and old["rounds"] <= new["rounds"]
+    except (KeyError, TypeError, AttributeError):  # written by an older version, or by hand
+        return False
 
 
 def _complete(settings: dict[str, Any]) -> dict[str, Any]:
