@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from model_samples import adapted, llama, qwen2
-from peft import FourierFTConfig, LNTuningConfig, LoraConfig, OFTConfig, PeftConfig, VeraConfig
+from peft import AdaLoraConfig, FourierFTConfig, LNTuningConfig, LoraConfig, OFTConfig, PeftConfig, VeraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from multiturn.errors import ConfigError
@@ -95,12 +95,13 @@ class TestFingerprint:
             LoraConfig(target_modules=["q_proj"], modules_to_save=["norm"]),
             LoraConfig(target_modules=["q_proj"], trainable_token_indices=[1, 2]),
             LoraConfig(target_modules=["q_proj"], use_dora=True),
+            AdaLoraConfig(target_modules=["q_proj"], total_step=10),
             FourierFTConfig(target_modules=["q_proj"], n_frequency=4),
             LNTuningConfig(target_modules=["input_layernorm"]),
             OFTConfig(target_modules=["q_proj"], oft_block_size=4),
             VeraConfig(target_modules=["q_proj"], r=2),
         ],
-        ids=["modules-to-save", "tokens", "dora", "fourier", "layer-norm", "oft", "vera"],
+        ids=["modules-to-save", "tokens", "dora", "adalora", "fourier", "layer-norm", "oft", "vera"],
     )
     @pytest.mark.filterwarnings("ignore:Unsupported layer type:UserWarning")  # PEFT, of every norm
     @pytest.mark.parametrize("make", [llama, qwen2])  # with tied embeddings and without

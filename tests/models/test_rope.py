@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -65,6 +65,25 @@ def test_rows_are_worth_what_they_are_worth_alone(head: Head) -> None:
     for name, gradient in gradients(model, got).items():
         torch.testing.assert_close(gradient, wanted[name], rtol=1e-8, atol=1e-9, msg=name)
     assert all("forward" not in vars(module) for module in model.modules()), "the model is itself again"
+
+
+def test_a_forward_that_a_hook_has_put_there_stays() -> None:
+    model: Any = phi3_longrope()
+    rotation = model.model.rotary_emb
+    calls: list[int] = []
+    own = rotation.forward
+
+    def hooked(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        return own(*arguments, **options)
+
+    rotation.forward = hooked
+    for _ in range(2):
+        calls.clear()
+        got = turn_logps(model, collate(MIXED))
+        assert len(calls) > 1, "once for the long conversations, once for the short ones"
+        assert rotation.forward is hooked
+    torch.testing.assert_close(got, plainly(phi3_longrope(), MIXED, turns=2), rtol=1e-9, atol=1e-9)
 
 
 def test_the_reference_is_what_it_is_alone_however_its_passes_are_filled() -> None:

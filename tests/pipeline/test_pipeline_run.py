@@ -153,6 +153,34 @@ def test_a_run_is_extended_by_methods_and_rounds(config_file: Path) -> None:
         run_pipeline(alone)
 
 
+def test_an_extension_that_cannot_be_done_changes_nothing_and_one_not_begun_is_taken_back(
+    config_file: Path,
+) -> None:
+    every = "{dmpo: {}, dpo: {objective: dpo}, sft-chosen: {objective: sft}}"
+    config_file.write_text(config_file.read_text().replace(every, "{dmpo: {}}"), encoding="utf-8")
+    alone = load_config(config_file)
+    run_pipeline(alone)
+    directory = directory_of(alone)
+    record = json.loads(directory.manifest.read_text(encoding="utf-8"))
+    record["stages"]["expert"]["result"]["demonstrations"] = 7  # as if the expert had lost a game
+    directory.manifest.write_text(json.dumps(record), encoding="utf-8")
+    before = directory.manifest.read_bytes()
+    for wrong, message in (
+        (["environment.test_splits=[test,tset]", "methods.dpo.objective=dpo"], "tset"),
+        (["methods.rft.kind=rft", "methods.rft.tasks=8"], "7 demonstrations"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            run_pipeline(load_config(config_file, wrong))
+        assert directory.manifest.read_bytes() == before
+
+    # Killed before anything of it was done, an extension gives way to another one, and to none.
+    open_run(load_config(config_file, ["methods.dpo.objective=ipo"]))
+    open_run(load_config(config_file, ["methods.dpo.objective=dpo", "rounds=2"]))
+    assert list(plan(open_run(alone))) != []
+    run_pipeline(alone)
+    assert set(stages_done(directory)) == {name for name, _, _ in plan(open_run(alone))}
+
+
 def test_a_test_split_that_is_not_there_is_found_out_at_once(config_file: Path) -> None:
     """And the corrected configuration may have the folder."""
     with pytest.raises(ConfigError, match="no split 'tset'"):

@@ -337,8 +337,8 @@ def test_a_run_of_an_older_version_goes_on(tmp_path: Path) -> None:
     manifest.path.write_text(json.dumps(old), encoding="utf-8")
     assert "expert" in open_run(config).manifest.stages
     assert "rounds" not in open_run(config).manifest.config
-    with pytest.raises(RunStateError, match="rounds: 1 there, 2 now"):
-        open_run(tiny(tmp_path, "rounds: 2\n"))
+    with pytest.raises(RunStateError, match="seed: 0 there, 7 now"):
+        open_run(tiny(tmp_path, "seed: 7\n"))
     old["config"]["sft"]["no_longer"] = 1
     manifest.path.write_text(json.dumps(old), encoding="utf-8")
     with pytest.raises(RunStateError, match=r"sft\.no_longer: 1 there, None now"):

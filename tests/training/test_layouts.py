@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from training_samples import lora, pair, pairs, policy, trajectories, weights
 from transformers import Phi3Config, Phi3ForCausalLM, TrainerCallback
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -367,6 +368,16 @@ def test_a_model_that_turns_long_conversations_otherwise_sees_each_as_if_alone(
     assert results[0]["losses"] == pytest.approx(results[1]["losses"], rel=1e-7)
     assert results[0]["losses"] == pytest.approx(results[2]["losses"], rel=1e-7)
     assert _train(tmp_path / "short", model=_longrope(500))["trainer"].forwards.layout == "forest"
+
+
+def test_longer_conversations_of_an_evaluation_are_padded_after_a_training_in_forests() -> None:
+    model, seen = _longrope(50), []
+    forwards = Forwards("auto", "auto", None, Accelerator(cpu=True))
+    for longest, gradients in [(50, True), (51, False), (50, True)]:
+        forwards.settle(model, None, longest=longest, gradients=gradients)
+        seen.append((forwards.layout, forwards.share))
+        forwards.release()
+    assert seen == [("forest", True), ("padded", False), ("forest", True)]
 
 
 def test_the_model_has_its_own_attention_afterwards(tmp_path: Any) -> None:

@@ -43,8 +43,9 @@ Tokenizer = PreTrainedTokenizerBase
 _WRAPPING = re.compile(
     r"^(module\.|_orig_mod\.)*(base_model\.model\.)?|\.(base_layer|original_module|token_adapter)(?=\.)"
 )
-# PEFT names the parameters of each kind of adapter by a prefix; VeRA's frozen part has a shorter one.
-_PREFIXES = sorted({*PEFT_TYPE_TO_PREFIX_MAPPING.values(), "vera_"})
+# PEFT names the parameters of each kind of adapter by a prefix; VeRA's frozen part and AdaLoRA's ranks have
+# others.
+_PREFIXES = sorted({*PEFT_TYPE_TO_PREFIX_MAPPING.values(), "vera_", "ranknum."})
 _ADAPTER = re.compile(rf"\.({'|'.join(map(re.escape, _PREFIXES))}|modules_to_save\.|trainable_tokens_)")
 
 

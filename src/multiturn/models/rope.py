@@ -65,13 +65,18 @@ def each_by_its_length(model: nn.Module, long: Tensor) -> Iterator[None]:
             bool, of a shape that broadcasts with the pass's position ids ``[B, L]``.
     """
     rotations = _rotations(model) if bool(long.any()) else []  # all short: what the model does anyway
-    for module in rotations:
-        module.forward = functools.partial(_forward, module.forward, _limit(module), long)
-    try:
-        yield
-    finally:
+    with contextlib.ExitStack() as stack:
         for module in rotations:
-            del module.forward
+            stack.callback(_put_back, module, vars(module).get("forward"))  # what hooks have put there
+            module.forward = functools.partial(_forward, module.forward, _limit(module), long)
+        yield
+
+
+def _put_back(module: Any, own: object) -> None:
+    """Give a module the forward that it had: one of the instance, or its class's."""
+    del module.forward
+    if own is not None:
+        module.forward = own
 
 
 def _forward(

@@ -18,6 +18,7 @@ from multiturn.errors import DataError
 from multiturn.files import whole_file
 from multiturn.jsonl import read_pairs
 from multiturn.models import ReferenceCache, load_policy, reference_turn_logps
+from multiturn.models.rope import length_limit
 from multiturn.pipeline.methods import PREFERENCE, SFT
 from multiturn.progress import progress
 from multiturn.tokens import Renderer
@@ -179,7 +180,10 @@ class _Scorer:
         self._folder = folder
         self._autocast = torch.bfloat16 if precision == "bf16" else None
         sequences = [sequence for pair in pairs for sequence in pair.sequences]
-        layouts: tuple[Layout, ...] = ("padded", "forest")
+        longest = max((sequence.scored_length for sequence in sequences), default=0)
+        limit = length_limit(reference.model)
+        fits = limit is None or longest <= limit
+        layouts: tuple[Layout, ...] = ("padded", "forest") if fits else ("padded",)
 
         def known(layout: Layout) -> int:
             cache = self._cache(reference, layout)

@@ -6,14 +6,13 @@ import contextlib
 import fcntl
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
 from rich.console import Console
 
 from multiturn.errors import RunStateError
 from multiturn.pipeline import playing, stages
-from multiturn.pipeline.config import Config
+from multiturn.pipeline.extension import completed, extension, settings_of
 from multiturn.pipeline.manifest import Manifest
 from multiturn.pipeline.methods import BEST_OF_N, PREFERENCE, RFT, SFT, MethodRound
 from multiturn.pipeline.results import show_results
@@ -23,10 +22,9 @@ from multiturn.progress import duration
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["check_folder", "directory_of", "open_run", "plan", "run_pipeline"]
+    from multiturn.pipeline.config import Config
 
-_OF_ALL: Final = ("turns", "report")
-"""The stages that tell of all methods, rounds and splits of a run."""
+__all__ = ["check_folder", "directory_of", "open_run", "plan", "run_pipeline"]
 
 Stage = tuple[str, str, "Callable[[], dict[str, Any]]"]
 """A stage's name, what it says it does, and the work itself."""
@@ -77,12 +75,16 @@ def open_run(config: Config) -> stages.Run:
     Raises:
         RunStateError: Its folder holds a run of another configuration.
     """
-    directory, settings = directory_of(config), _settings(config)
+    directory, settings = directory_of(config), settings_of(config)
     if directory.manifest.exists():
         manifest = Manifest.read(directory.manifest)
-        if _adds_to(_complete(manifest.config), settings):
-            manifest.extend(settings, again=_OF_ALL)
-    manifest = Manifest.open(directory.manifest, settings, complete=_complete)
+        if (again := extension(manifest, directory, settings)) is not None:
+            # Before anything is written: what cannot be done should not become the run's.
+            stages.require_feasible(config)
+            if "expert" in manifest.stages:
+                stages.require_enough(config, manifest.stages["expert"]["result"]["demonstrations"])
+            manifest.extend(settings, again=again)
+    manifest = Manifest.open(directory.manifest, settings, complete=completed)
     return stages.Run(config, directory, manifest)
 
 
@@ -92,14 +94,14 @@ def check_folder(config: Config) -> list[str] | None:
     Raises:
         RunStateError: It holds a run of another configuration.
     """
-    path = directory_of(config).manifest
-    if not path.exists():
+    directory, settings = directory_of(config), settings_of(config)
+    if not directory.manifest.exists():
         return None
-    manifest, settings = Manifest.read(path), _settings(config)
-    if _adds_to(_complete(manifest.config), settings):
-        return [name for name in manifest.stages if name not in _OF_ALL]
-    manifest.takes(settings, complete=_complete)
-    return list(manifest.stages)
+    manifest = Manifest.read(directory.manifest)
+    again = extension(manifest, directory, settings)
+    if again is None:
+        manifest.takes(settings, complete=completed)
+    return [name for name in manifest.stages if name not in (again or ())]
 
 
 def plan(run: stages.Run) -> Iterator[Stage]:
@@ -149,36 +151,6 @@ def _round(run: stages.Run, entry: MethodRound) -> Iterator[Stage]:
     title = f"Preference pairs of round {entry.number} ({entry.method})"
     yield f"pairs:{entry.name}", title, _bind(stages.pair_again, run, entry)
     yield _training(run, entry)
-
-
-def _settings(config: Config) -> dict[str, Any]:
-    """What decides what a run does: all of its configuration but where it lies."""
-    return config.model_dump(mode="json", exclude={"output"})
-
-
-def _adds_to(old: dict[str, Any], new: dict[str, Any]) -> bool:
-    """Whether settings only add to others what changes nothing that is done: methods, rounds, test splits."""
-    try:
-        splits = new["environment"]["test_splits"]
-        grown = {
-            **old,
-            "methods": new["methods"],
-            "rounds": new["rounds"],
-            "environment": {**old["environment"], "test_splits": splits},
-        }
-        kept = [method for method in old["methods"] if new["methods"].get(method) == old["methods"][method]]
-        keeps = len(kept) == len(old["methods"]) and set(old["environment"]["test_splits"]) <= set(splits)
-        return grown == new != old and keeps and old["rounds"] <= new["rounds"]
-    except (KeyError, TypeError, AttributeError):  # written by an older version, or by hand
-        return False
-
-
-def _complete(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings that an older version wrote, with what it did not know at its defaults."""
-    try:
-        return _settings(Config.model_validate(settings))
-    except ValidationError:
-        return settings  # then they differ, and each difference is shown
 
 
 def _bind(work: Callable[..., dict[str, Any]], *arguments: Any) -> Callable[[], dict[str, Any]]:

@@ -59,10 +59,7 @@ class Run:
 def play_expert(run: Run) -> dict[str, Any]:
     """Stage 1: the expert plays training tasks."""
     config = run.config
-    trainings.require_what_it_takes([config.sft, *config.trainings()])
-    for split in config.environment.test_splits:
-        # Asked for now: that a test split is not there should not be found out after all training.
-        operations.list_tasks(config.environment, split, config.evaluate.tasks)
+    require_feasible(config)
     tasks = operations.list_tasks(config.environment, config.environment.train_split, config.expert.tasks)
     report = operations.roll_out_expert(
         environment=config.environment,
@@ -78,7 +75,7 @@ def play_expert(run: Run) -> dict[str, Any]:
             f"{config.expert.min_reward}; lower it",
             path=run.directory.expert,
         )
-    _require_enough(config, good)
+    require_enough(config, good)
     return {
         "says": f"{good} of {len(tasks)} trajectories are demonstrations",
         "tasks": len(tasks),
@@ -210,8 +207,23 @@ def report(run: Run) -> dict[str, Any]:
     return {"says": str(run.directory.report)}
 
 
-def _require_enough(config: Config, demonstrations: int) -> None:
-    """Find out before any training whether a later stage would lack demonstrations."""
+def require_feasible(config: Config) -> None:
+    """Find out before any work whether a later stage would lack a package or a test split.
+
+    Raises:
+        MultiturnError: It would.
+    """
+    trainings.require_what_it_takes([config.sft, *config.trainings()])
+    for split in config.environment.test_splits:
+        operations.list_tasks(config.environment, split, config.evaluate.tasks)
+
+
+def require_enough(config: Config, demonstrations: int) -> None:
+    """Find out before any training whether a later stage would lack demonstrations.
+
+    Raises:
+        ConfigError: It would.
+    """
     asked = {"sft.tasks": config.sft.tasks}
     asked |= {f"methods.{method}.tasks": config.rft(method).tasks for method in config.of_kind(RFT)}
     for key, wanted in asked.items():

@@ -109,6 +109,7 @@ class Forwards:
             logger.info("batches are padded: %s", error)
             if gradients:  # for good: an evaluation in between is to compute what the training does
                 self._wanted = "padded"
+            self.layout = "padded"
             return None
         self.layout = "forest" if self._wanted == "auto" else cast("Layout", self._wanted)
         self.settled = True
